@@ -1,0 +1,366 @@
+"""Calibration series: frames at known knob settings, in memory and as an HDF5 file.
+
+    frames  (T, H, W)  unsigned integer or float counts, [frame, row = y, column = x]
+    knobs   (T, P)     float64, nm: the step of each frame from the unknown start
+    attributes         knob_names (P Krivanek names), energy_keV, semi_angle_mrad, pixel_mrad
+
+Anything more in a file is ignored, except the optional truth of a simulated one (`read_truth`).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxcal.files import replacing
+
+SMALLEST_FRAME = 64
+"""Fewest rows and columns of a frame, pixels: below, an aperture has too few pixels for rings."""
+
+
+class SeriesError(ValueError):
+    """A series that cannot be used: which file, which frame, what is wrong, what to do.
+
+    Attributes:
+        problem: what was expected and what came.
+        remedy: what to do about it.
+        frame: number of the frame (from 0) or None.
+        file: the file, or None for a series made in memory.
+    """
+
+    def __init__(self, problem, remedy, frame=None, file=None):
+        self.problem, self.remedy, self.frame, self.file = problem, remedy, frame, file
+        place = [str(file)] if file else []
+        place += [f"frame {frame}"] if frame is not None else []
+        super().__init__(": ".join([*place, f"{problem}; {remedy}"]))
+
+    def at(self, file):
+        """The same error, of the file named."""
+        return SeriesError(self.problem, self.remedy, self.frame, file)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Frames at known knob settings.
+
+    Attributes:
+        frames: (T, H, W) counts, any real dtype, `[frame, row = y, column = x]`.
+        knobs_nm: (T, P) float64, nm: the step u_k of each frame from the unknown start.
+        knob_names: the P knobs, Krivanek names such as "C12a", distinct.
+        optics: nominal `jaxcal.Optics`.
+        name: what results and messages call it; the base name of its file.
+
+    Raises:
+        SeriesError: a shape, a value or a name cannot be used; the message says which and what
+            to do.
+    """
+
+    frames: np.ndarray
+    knobs_nm: np.ndarray
+    knob_names: tuple[str, ...]
+    optics: object
+    name: str = ""
+
+    def __post_init__(self):
+        try:
+            names = _check_names(self.knob_names)
+            frames = _check_frames(self.frames)
+            knobs = _check_knobs(self.knobs_nm, len(frames), names)
+            _check_aperture(frames.shape, self.optics)
+        except SeriesError as error:
+            raise error.at(self.name or None) from None
+        object.__setattr__(self, "frames", frames)
+        object.__setattr__(self, "knobs_nm", knobs)
+        object.__setattr__(self, "knob_names", names)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def first(self, count):
+        """The series of its first ``count`` frames."""
+        return self.select(range(min(count, len(self))))
+
+    def select(self, frames):
+        """The series of the frames whose numbers are given, in that order."""
+        chosen = np.asarray(list(frames), int)
+        return Series(
+            self.frames[chosen], self.knobs_nm[chosen], self.knob_names, self.optics, self.name
+        )
+
+
+def read(path):
+    """Read a calibration series.
+
+    Args:
+        path: HDF5 file in the layout at the head of this module.
+
+    Returns:
+        `Series`, its name the base name of the file.
+
+    Raises:
+        SeriesError: the file is not there, is not HDF5, lacks something, or holds values that
+            cannot be used; the message names the file, the frame and the remedy.
+
+    Example:
+        >>> read("no_such_file.h5")
+        Traceback (most recent call last):
+        ...
+        jaxcal.series.SeriesError: no_such_file.h5: no such file; check the path
+    """
+    try:
+        with _open(path) as file:
+            frames = _dataset(file, "frames")
+            knobs = _dataset(file, "knobs")
+            names = _names_attribute(file)
+            numbers = {name: _number_attribute(file, name) for name in _NUMBERS}
+            if frames.ndim == 3 and frames.shape[0] > 0:
+                _check_frame_shape(frames.shape)  # before reading what may be gigabytes
+            try:
+                frames, knobs = frames[...], knobs[...]
+            except OSError as error:
+                raise SeriesError(
+                    f"the data cannot be read ({_first_line(error)})",
+                    "copy the file again, it seems to be cut off or damaged",
+                ) from None
+        return Series(frames, knobs, names, _optics(numbers), os.path.basename(path))
+    except SeriesError as error:
+        raise error.at(path) from None
+
+
+def write(path, series, truth_nm=None):
+    """Write a calibration series, whole or not at all.
+
+    Args:
+        path: HDF5 file to write; an old one is replaced only when the new one is complete.
+        series: `Series`.
+        truth_nm: mapping of Krivanek names to nm, the hidden state of a simulated instrument;
+            kept as the optional attributes ``truth_names`` and ``truth_nm``.
+    """
+    import h5py
+
+    with replacing(path) as scratch, h5py.File(scratch, "w") as file:
+        height, width = series.frames.shape[1:]
+        file.create_dataset(
+            "frames",
+            data=series.frames,
+            chunks=(1, height, width),
+            compression="gzip",
+            shuffle=True,
+        )
+        file["knobs"] = series.knobs_nm
+        file.attrs["knob_names"] = list(series.knob_names)
+        for name in _NUMBERS:
+            file.attrs[name] = float(getattr(series.optics, name))
+        if truth_nm is not None:
+            file.attrs["truth_names"] = list(truth_nm)
+            file.attrs["truth_nm"] = np.array(list(truth_nm.values()), float)
+
+
+def read_truth(path):
+    """The hidden state a simulated series was made with, {name: nm}; None where none is kept.
+
+    Raises:
+        SeriesError: the file is not there or is not HDF5.
+    """
+    try:
+        with _open(path) as file:
+            if "truth_nm" not in file.attrs or "truth_names" not in file.attrs:
+                return None
+            names = [_text(name) for name in np.ravel(file.attrs["truth_names"])]
+            return dict(zip(names, np.ravel(file.attrs["truth_nm"]).tolist(), strict=True))
+    except SeriesError as error:
+        raise error.at(path) from None
+
+
+read_series, write_series = read, write
+
+_NUMBERS = ("energy_keV", "semi_angle_mrad", "pixel_mrad")
+_LAYOUT = (
+    "a series has datasets frames (T, H, W) and knobs (T, P) and attributes knob_names, "
+    "energy_keV, semi_angle_mrad, pixel_mrad"
+)
+
+
+def _open(path):
+    import h5py
+
+    path = Path(path)
+    if not path.exists():
+        raise SeriesError("no such file", "check the path")
+    if path.is_dir():
+        raise SeriesError("is a folder", "give the .h5 file in it")
+    if not os.access(path, os.R_OK):
+        raise SeriesError("cannot be read", "ask for permission to read it")
+    if not h5py.is_hdf5(path):
+        raise SeriesError("is not an HDF5 file", f"convert it: {_LAYOUT}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise SeriesError(
+            f"HDF5 cannot open it ({_first_line(error)})",
+            "copy it again, or close the program that is writing it",
+        ) from None
+
+
+def _dataset(file, name):
+    import h5py
+
+    if name not in file:
+        there = ", ".join(file) or "nothing"
+        raise SeriesError(f"has no dataset {name!r}, it holds {there}", f"add it: {_LAYOUT}")
+    if not isinstance(file[name], h5py.Dataset):
+        raise SeriesError(f"{name!r} is a group", f"make it a dataset: {_LAYOUT}")
+    return file[name]
+
+
+def _attribute(file, name):
+    if name not in file.attrs:
+        there = ", ".join(file.attrs) or "none"
+        raise SeriesError(f"has no attribute {name!r}, it has {there}", f"add it: {_LAYOUT}")
+    return file.attrs[name]
+
+
+def _names_attribute(file):
+    value = np.ravel(_attribute(file, "knob_names"))
+    names = [_text(name) for name in value]
+    if len(names) == 1:  # one string for all of them is common enough to be understood
+        names = [name.strip() for name in names[0].split(",")]
+    return tuple(names)
+
+
+def _number_attribute(file, name):
+    value = np.ravel(_attribute(file, name))
+    try:
+        number = float(value[0]) if value.size == 1 else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise SeriesError(
+            f"attribute {name!r} should be one number, got {_brief(value)}",
+            "write it as a float in the unit of its name",
+        )
+    if not np.isfinite(number) or number <= 0:
+        raise SeriesError(
+            f"attribute {name!r} should be finite and positive, got {number:g}",
+            "write the nominal value in the unit of its name",
+        )
+    return number
+
+
+def _optics(numbers):
+    from jaxcal.optics import Optics
+
+    try:
+        return Optics(**numbers)
+    except ValueError as error:
+        problem, _, remedy = str(error).partition(": ")
+        raise SeriesError(problem, remedy or "correct the attribute") from None
+
+
+def _check_names(names):
+    from jaxcal.aberrations import NAMES, index
+
+    if isinstance(names, str):
+        raise SeriesError(
+            f"knob_names should be a sequence of names, got the one string {names!r}",
+            f"write [{names!r}]",
+        )
+    names = tuple(_text(name) for name in names)
+    if not names or names == ("",):
+        raise SeriesError("names no knob", f"give at least one of {', '.join(NAMES)}")
+    for name in names:
+        try:
+            index(name)
+        except ValueError as error:
+            problem, _, remedy = str(error).partition(": ")
+            raise SeriesError(problem.replace("aberration", "knob name"), remedy) from None
+        if names.count(name) > 1:
+            raise SeriesError(
+                f"knob {name} is named twice in {', '.join(names)}", "name each knob once"
+            )
+    return names
+
+
+def _check_frame_shape(shape):
+    if min(shape[1:]) < SMALLEST_FRAME:
+        raise SeriesError(
+            f"frames of {shape[1]} x {shape[2]} pixels are too small, "
+            f"at least {SMALLEST_FRAME} x {SMALLEST_FRAME} are needed",
+            "store the frames with less binning",
+        )
+
+
+def _check_frames(frames):
+    frames = np.asarray(frames)
+    if frames.ndim != 3:
+        remedy = "one frame alone is frames[np.newaxis]" if frames.ndim == 2 else _LAYOUT
+        raise SeriesError(f"frames should have shape (T, H, W), got {frames.shape}", remedy)
+    if frames.shape[0] == 0:
+        raise SeriesError("holds zero frames", "record at least one frame")
+    if frames.dtype.kind not in "uif":
+        raise SeriesError(
+            f"frames should be unsigned integer or float counts, got dtype {frames.dtype}",
+            "store the counts, not an image made of them",
+        )
+    _check_frame_shape(frames.shape)
+    if frames.dtype.kind == "f":
+        for number, frame in enumerate(frames):
+            bad = frame.size - np.count_nonzero(np.isfinite(frame))
+            if bad:
+                raise SeriesError(
+                    f"{bad} of {frame.size} pixels are NaN or infinite",
+                    "leave the frame out or put the local mean where pixels are dead",
+                    frame=number,
+                )
+    return frames
+
+
+def _check_knobs(knobs, frames, names):
+    knobs = np.asarray(knobs)
+    expected = (frames, len(names))
+    if knobs.shape != expected:
+        raise SeriesError(
+            f"knobs should have shape {expected}, one row for each frame and one column for each "
+            f"of {', '.join(names)}, got {knobs.shape}",
+            "store the knob setting of every frame",
+        )
+    if knobs.dtype.kind not in "uif":
+        raise SeriesError(
+            f"knobs should be numbers, got dtype {knobs.dtype}", "store them as float64 in nm"
+        )
+    knobs = knobs.astype(np.float64)
+    wrong = np.argwhere(~np.isfinite(knobs))
+    if len(wrong):
+        number, knob = wrong[0]
+        raise SeriesError(
+            f"the setting of knob {names[knob]} is {knobs[number, knob]}",
+            "store the setting in nm or leave the frame out",
+            frame=int(number),
+        )
+    return knobs
+
+
+def _check_aperture(shape, optics):
+    diameter = 2 * optics.semi_angle_mrad / optics.pixel_mrad
+    side = min(shape[1:])
+    # Nominal angles are known to a few percent, so a little too wide may still fit.
+    if diameter > 1.05 * side:
+        raise SeriesError(
+            f"the aperture of {optics.semi_angle_mrad:g} mrad would be {diameter:.0f} pixels wide "
+            f"at {optics.pixel_mrad:g} mrad a pixel, the frames are {shape[1]} x {shape[2]}",
+            "correct semi_angle_mrad (half the full angle) or pixel_mrad, or record the whole disc",
+        )
+
+
+def _text(value):
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _brief(value):
+    text = str(value.tolist())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _first_line(error):
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

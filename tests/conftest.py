@@ -1,0 +1,12 @@
+"""Settings that every test runs under; they come before the first import of NumPy and JAX."""
+
+import os
+
+# OpenBLAS's threads fight XLA's over the same few cores and slow batched solves many times over.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax  # noqa: E402
+
+# Equality with the NumPy reference is stated in float64; tests of float32 ask for it by dtype.
+jax.config.update("jax_enable_x64", True)
