@@ -1,0 +1,64 @@
+"""The result of an estimate as JSON, for programs.
+
+    {"<name>": {"x0_nm": {"C10": ...}, "sd_nm": {...}, "tuned_knobs_nm": {...},
+                "tuned_sd_nm": {...}, "frames_used": n, "rejected_frames": [k, ...],
+                "converged": true, "message": "...", "seconds": s}}
+
+``x0_nm`` is the state with the knobs at zero at the first frame; ``tuned_knobs_nm`` is the knob
+setting that tunes the instrument at the time of the last frame.  A number that is not finite is
+written as null.
+"""
+
+import json
+import math
+
+import numpy as np
+
+from jaxcal.files import write_text
+
+
+def entry(estimate, truth_nm=None):
+    """What is written of one series.
+
+    Args:
+        estimate: `jaxcal.Estimate`.
+        truth_nm: mapping {name: nm} of the hidden state of a simulated microscope, or None; only
+            the knobs are written.
+
+    Returns:
+        A dictionary of plain Python values, as at the head of this module.
+    """
+    names = estimate.knob_names
+    result = {
+        "x0_nm": _named(names, estimate.x0_nm),
+        "sd_nm": _named(names, standard_deviation(estimate.covariance_nm2)),
+        "tuned_knobs_nm": _named(names, estimate.tuned_knobs_nm),
+        "tuned_sd_nm": _named(names, standard_deviation(estimate.tuned_covariance_nm2)),
+        "frames_used": int(estimate.frames_used),
+        "rejected_frames": [int(number) for number, _ in estimate.rejected_frames],
+        "converged": bool(estimate.converged),
+        "message": str(estimate.message),
+        "seconds": _number(estimate.seconds),
+    }
+    if truth_nm is not None:
+        result["truth_nm"] = {name: _number(truth_nm[name]) for name in names if name in truth_nm}
+    return result
+
+
+def standard_deviation(covariance):
+    """Square roots of the diagonal of a covariance (P, P), in its unit; (P,)."""
+    return np.sqrt(np.clip(np.diag(np.asarray(covariance, float)), 0.0, None))
+
+
+def write(path, results):
+    """Write results {name: entry} as JSON, whole or not at all."""
+    write_text(path, json.dumps(results, indent=1, allow_nan=False) + "\n")
+
+
+def _named(names, values):
+    return {name: _number(value) for name, value in zip(names, np.asarray(values), strict=True)}
+
+
+def _number(value):
+    value = float(value)
+    return value if math.isfinite(value) else None
