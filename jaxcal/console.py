@@ -116,18 +116,5 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None):
     print()
 
 
-def coefficients_table(coefficients, unit="nm"):
-    """Print a mapping of names to numbers, one a line."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("coefficient")
-    table.add_column(unit, justify="right")
-    for name, value in coefficients.items():
-        table.add_row(name, f"{value:.6g}")
-    Console(markup=False, highlight=False).print(table)
-
-
 def _nm(value):
     return f"{value:+.2f}"

@@ -128,7 +128,7 @@ def read(path):
         raise error.at(path) from None
 
 
-def write(path, series, truth_nm=None):
+def write(path, series, truth_nm=None, *, simulated=False):
     """Write a calibration series, whole or not at all.
 
     Args:
@@ -136,6 +136,7 @@ def write(path, series, truth_nm=None):
         series: `Series`.
         truth_nm: mapping of Krivanek names to nm, the hidden state of a simulated instrument;
             kept as the optional attributes ``truth_names`` and ``truth_nm``.
+        simulated: leave the mark by which `is_simulated` knows the file.
     """
     import h5py
 
@@ -152,6 +153,8 @@ def write(path, series, truth_nm=None):
         file.attrs["knob_names"] = list(series.knob_names)
         for name in _NUMBERS:
             file.attrs[name] = float(getattr(series.optics, name))
+        if simulated:
+            file.attrs["simulated_by"] = "jaxcal"
         if truth_nm is not None:
             file.attrs["truth_names"] = list(truth_nm)
             file.attrs["truth_nm"] = np.array(list(truth_nm.values()), float)
@@ -171,6 +174,15 @@ def read_truth(path):
             return dict(zip(names, np.ravel(file.attrs["truth_nm"]).tolist(), strict=True))
     except SeriesError as error:
         raise error.at(path) from None
+
+
+def is_simulated(path):
+    """Whether a file is a series that jaxcal simulated, and so can be made again."""
+    try:
+        with _open(path) as file:
+            return "simulated_by" in file.attrs
+    except SeriesError:
+        return False
 
 
 read_series, write_series = read, write

@@ -30,7 +30,7 @@ def simulated_optics(energy_keV=200.0, semi_angle_mrad=20.0):
 
 
 def draw_state(seed, knob_names=FIRST_ORDER, hidden_range_nm=200.0):
-    """Hidden state of an instrument, (25,) nm: knobs far from zero, the rest as a corrector left it.
+    """Hidden state of an instrument, (25,) nm: knobs far from zero, the rest nearly corrected.
 
     C10, C12a and C12b are uniform within +-hidden_range_nm; C21 and C23 where they are knobs
     within `SECOND_ORDER_FACTOR` times that; every other coefficient is normal with the median
@@ -54,6 +54,18 @@ def draw_state(seed, knob_names=FIRST_ORDER, hidden_range_nm=200.0):
             median = 0.674 if name[2] == "0" else 1.177
             state[place] = RESIDUALS_NM[name[:3]] / median * normal[place]
     return state
+
+
+def random_steps(seed, frames, knob_names=FIRST_ORDER, *, step_nm=120.0):
+    """Knob settings of a series, (frames, P) nm: first zero, then uniform within +-step_nm.
+
+    C21 and C23 are turned by `SECOND_ORDER_FACTOR` times as much.
+    """
+    places = indices(knob_names)
+    reach = np.where(ORDER[places] == 1, step_nm, SECOND_ORDER_FACTOR * step_nm)
+    knobs = reach * np.random.default_rng([seed, 1]).uniform(-1, 1, (frames, len(places)))
+    knobs[0] = 0.0
+    return knobs
 
 
 class SimulatedMicroscope:

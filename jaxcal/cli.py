@@ -1,0 +1,159 @@
+"""The jaxcal command: arguments in, tables and files out.
+
+Exit status 0 where every series was answered, also with "not converged"; 2 with one line on
+stderr for each input that cannot be used; 1 for a fault of jaxcal itself.  JAX is imported only
+once the input has been read.
+"""
+
+import os
+
+# Before the first import of NumPy: OpenBLAS's threads fight XLA's over the same cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import sys  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated, Literal  # noqa: E402
+
+import tyro  # noqa: E402
+
+from jaxcal import commands  # noqa: E402
+
+Notation = Literal["krivanek", "polar", "ceos", "jeol", "nion"]
+Text = tyro.conf.arg  # an argument with a name or a help of its own
+
+# What may be left out; its default is told in words, not as "None".
+Names = Annotated[str | None, Text(metavar="NAME,NAME", help_behavior_hint="")]
+Number = Annotated[float | None, Text(metavar="FLOAT", help_behavior_hint="")]
+Whole = Annotated[int | None, Text(metavar="INT", help_behavior_hint="")]
+File = Annotated[Path | None, Text(metavar="FILE", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Tune a microscope: look, estimate, turn the knobs, verify."""
+
+    microscope: Annotated[str, Text(metavar="simulated|replay:FILE")] = "simulated"
+    """What to tune: a simulated microscope, or a recorded series played back."""
+    knobs: Names = None
+    """The knobs to turn (default C10,C12a,C12b; of a replay, those it was taken with)."""
+    frames: int = 10
+    """The most frames to take before the correction; one more verifies it."""
+    seed: int = 0
+    """Fixes the simulated microscope, its noise and the estimate."""
+    hidden_range: float = 200.0
+    """Simulated: the hidden C10 and C12 lie within plus or minus this, nm."""
+    energy_kev: Number = None
+    """Simulated: beam energy, keV (default 200)."""
+    semi_angle_mrad: Number = None
+    """Simulated: convergence semi-angle, mrad (default 20)."""
+    tolerance: Number = None
+    """Stop when every knob is known to this, nm (default: the pi/4 limit of each)."""
+    model: File = None
+    """A trained model (default: the one that ships with jaxcal)."""
+    json: File = None
+    """Write the result for programs here."""
+    report: File = None
+    """Write the report for people here: one HTML file."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimate the state of an instrument from each recorded series."""
+
+    series: tyro.conf.Positional[tuple[Path, ...]]
+    """HDF5 files: datasets frames and knobs; attributes knob_names, energy_keV, ..."""
+    json: File = None
+    """Write the results for programs here, after every series anew."""
+    report: File = None
+    """Write the report for people here: one HTML file."""
+    model: File = None
+    """A trained model (default: the one that ships with jaxcal)."""
+    seed: int = 0
+    """Fixes what the estimate draws at random."""
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Write a calibration series of a simulated microscope, with the truth about it."""
+
+    series: tyro.conf.Positional[Path]
+    """HDF5 file to write; one that is there is replaced only if jaxcal simulated it."""
+    knobs: Annotated[str, Text(metavar="NAME,NAME")] = "C10,C12a,C12b"
+    """The knobs that are turned from frame to frame."""
+    frames: int = 10
+    """How many frames."""
+    step: float = 120.0
+    """The knobs are set at random within plus or minus this, nm (C21, C23: five times that)."""
+    seed: int = 0
+    """Fixes the microscope, the steps and the noise."""
+    hidden_range: float = 150.0
+    """The hidden C10 and C12 lie within plus or minus this, nm."""
+    energy_kev: float = 200.0
+    """Beam energy, keV."""
+    semi_angle_mrad: float = 20.0
+    """Convergence semi-angle, mrad."""
+    truth: bool = True
+    """Keep the hidden state in the file."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on simulated spectra; goes on where an earlier run was stopped."""
+
+    directory: tyro.conf.Positional[Path]
+    """Folder of the run: checkpoints, configuration, losses and, at the end, the model."""
+    steps: Whole = None
+    """Training steps (default: those of the shipped model)."""
+    batch: Whole = None
+    """Spectra in a step (default: as for the shipped model)."""
+    seed: int = 0
+    """Fixes the data and the weights."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Rewrite aberration coefficients from one notation into another."""
+
+    source: Annotated[Notation, Text(name="from")]
+    """Notation of the report."""
+    report: tyro.conf.Positional[str] = "-"
+    """File with lines "name value unit [angle]" or JSON; - reads what is piped in."""
+    target: Annotated[Notation, Text(name="to")] = "krivanek"
+    """Notation wanted."""
+    flip_imaginary: bool = False
+    """CEOS: the imaginary parts of B2, S3, B4, D4, S5 and R5 count with the opposite sign."""
+    angles: Literal["azimuth", "argument"] = "azimuth"
+    """Whether a printed angle is the direction phi or m phi."""
+    form: Annotated[
+        Literal["text", "json"] | None, Text(metavar="text|json", help_behavior_hint="")
+    ] = None
+    """Form of the output (default: that of the report)."""
+
+
+_COMMANDS = {
+    Calibrate: commands.calibrate,
+    Estimate: commands.estimate,
+    Simulate: commands.simulate,
+    Train: commands.train,
+    Convert: commands.convert,
+}
+
+
+def main(arguments=None):
+    """Run the command with a list of arguments (default: those of the program).
+
+    Returns:
+        The exit status, 0, 1 or 2.
+    """
+    chosen = tyro.cli(
+        Calibrate | Estimate | Simulate | Train | Convert,
+        prog="jaxcal",
+        description="Calibrate the aberrations of an electron microscope from Ronchigrams.",
+        args=arguments,
+    )
+    return commands.run(_COMMANDS[type(chosen)], chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""What the subcommands of jaxcal do.  Each takes its arguments and returns an exit status."""
+
+import os
+import sys
+from pathlib import Path
+
+from jaxcal import console
+
+ANSWERED, FAULT, UNREADABLE = 0, 1, 2
+
+
+class InputError(ValueError):
+    """An argument or a file that cannot be used."""
+
+
+def run(command, arguments):
+    """Run one subcommand; what goes wrong becomes one line on stderr and an exit status.
+
+    With JAXCAL_DEBUG set in the environment, errors are raised with their traceback instead.
+    """
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        console.complain("interrupted; what was written before is complete")
+        return 130
+    except Exception as error:
+        return _report(error)
+
+
+def calibrate(arguments):
+    _positive("frames", arguments.frames)
+    _not_negative("seed", arguments.seed)
+    if arguments.tolerance is not None:
+        _positive("tolerance", arguments.tolerance)
+    _check_outputs(arguments.json, arguments.report)
+    microscope, frames = _microscope(arguments)
+
+    from jaxcal import calibration, results
+
+    model = _load_model(arguments.model)
+    with console.Progress("calibrate") as progress:
+        run = calibration.calibrate(
+            microscope,
+            frames=frames,
+            tolerance_nm=arguments.tolerance,
+            model=model,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    if arguments.json is not None:
+        results.write(arguments.json, {microscope.name: results.entry(run.estimate, run.truth_nm)})
+    if arguments.report is not None:
+        _write_report(arguments.report, [run], arguments.seed)
+    console.estimate_table(
+        f"{microscope.name} microscope" if microscope.name == "simulated" else microscope.name,
+        run.estimate,
+        run.limits_nm,
+        truth_nm=run.truth_nm,
+        applied_nm=run.applied_knobs_nm,
+    )
+    return ANSWERED
+
+
+def estimate(arguments):
+    if not arguments.series:
+        raise InputError("no series given; name at least one HDF5 file: jaxcal estimate SERIES.h5")
+    _not_negative("seed", arguments.seed)
+    _check_outputs(arguments.json, arguments.report)
+    answers, runs, model, status = {}, [], None, ANSWERED
+    _write_json(arguments.json, answers)
+    for path in dict.fromkeys(arguments.series):
+        try:
+            series = _read_for(path, answers)
+        except ValueError as error:
+            status = max(status, _report(error))
+            continue
+        if model is None:
+            model = _load_model(arguments.model)
+        try:
+            answer = _estimate_one(series, model, arguments.seed)
+        except Exception as error:
+            status = max(status, _report(error, path))
+            continue
+        from jaxcal import results
+
+        answers[series.name] = results.entry(answer)
+        _write_json(arguments.json, answers)
+        console.estimate_table(series.name, answer, _limits(series))
+        if arguments.report is not None:
+            runs.append((series, answer))
+    if arguments.report is not None:
+        _write_report(arguments.report, runs, arguments.seed)
+    return status
+
+
+def simulate(arguments):
+    _positive("frames", arguments.frames)
+    _not_negative("seed", arguments.seed)
+    _not_negative("step", arguments.step)
+    _check_outputs(arguments.series)
+    _check_replaceable(arguments.series)
+    microscope = _simulated(arguments, arguments.energy_kev, arguments.semi_angle_mrad)
+
+    import numpy as np
+
+    from jaxcal import series as series_file
+    from jaxcal.microscopes.simulated import random_steps
+
+    knobs = random_steps(
+        arguments.seed, arguments.frames, microscope.knob_names, step_nm=arguments.step
+    )
+    frames = []
+    with console.Progress("simulate") as progress:
+        for number, setting in enumerate(knobs):
+            progress(f"frame {number + 1} of {len(knobs)}", number / len(knobs))
+            microscope.set(setting)
+            frames.append(microscope.acquire())
+    series = series_file.Series(
+        np.stack(frames),
+        knobs,
+        microscope.knob_names,
+        microscope.optics,
+        os.path.basename(arguments.series),
+    )
+    series_file.write(
+        arguments.series,
+        series,
+        truth_nm=microscope.hidden_nm if arguments.truth else None,
+        simulated=True,
+    )
+    height, width = series.frames.shape[1:]
+    print(f"{arguments.series}: {len(series)} frames of {height} x {width} pixels")
+    if arguments.truth:
+        hidden = ", ".join(f"{name} {value:+.1f}" for name, value in microscope.truth_nm.items())
+        print(f"hidden state (nm): {hidden}")
+    return ANSWERED
+
+
+def train(arguments):
+    for name in ("steps", "batch"):
+        if getattr(arguments, name) is not None:
+            _positive(name, getattr(arguments, name))
+    _not_negative("seed", arguments.seed)
+    if arguments.directory.exists() and not arguments.directory.is_dir():
+        raise InputError(f"{arguments.directory}: is a file; name a folder for the training run")
+
+    from jaxcal import training
+
+    given = {"steps": arguments.steps, "batch": arguments.batch, "seed": arguments.seed}
+    config = training.Config(**{name: value for name, value in given.items() if value is not None})
+    with console.Progress("train") as progress:
+        training.train(config, arguments.directory, progress)
+    print(f"{arguments.directory}: trained; use it with --model {arguments.directory}")
+    return ANSWERED
+
+
+def convert(arguments):
+    if arguments.report == "-":
+        report, place = sys.stdin.read(), "standard input"
+    else:
+        report, place = _read_text(arguments.report), arguments.report
+    if not report.strip():
+        raise InputError(f"{place}: is empty; give lines such as 'A1 3.2 nm 45 deg' or JSON")
+
+    from jaxcal import notations
+
+    try:
+        print(
+            notations.convert(
+                report,
+                arguments.source,
+                arguments.target,
+                flip_imaginary=arguments.flip_imaginary,
+                angles=arguments.angles,
+                form=arguments.form,
+            )
+        )
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from error
+    return ANSWERED
+
+
+def _estimate_one(series, model, seed):
+    from jaxcal import calibration
+
+    with console.Progress(series.name) as progress:
+        return calibration.estimate(series, model, seed=seed, progress=progress)
+
+
+def _read_for(path, answers):
+    """The series of a path, whose base name must not be that of one answered before."""
+    from jaxcal import series as series_file
+
+    series = series_file.read(path)
+    if series.name in answers:
+        raise InputError(
+            f"{path}: another series of this run is called {series.name} too, and results are "
+            f"kept by that name; rename one or run them apart"
+        )
+    return series
+
+
+def _microscope(arguments):
+    """The microscope asked for, and how many frames it can give for the estimate."""
+    kind, _, path = arguments.microscope.partition(":")
+    if kind == "simulated" and not path:
+        energy = 200.0 if arguments.energy_kev is None else arguments.energy_kev
+        angle = 20.0 if arguments.semi_angle_mrad is None else arguments.semi_angle_mrad
+        return _simulated(arguments, energy, angle), arguments.frames
+    if kind != "replay" or not path:
+        raise InputError(
+            f"unknown microscope {arguments.microscope!r}; write simulated or replay:SERIES.h5 "
+            f"(your own instrument: call jaxcal.calibrate from Python)"
+        )
+    if arguments.energy_kev is not None or arguments.semi_angle_mrad is not None:
+        raise InputError(
+            f"{path}: a replay takes energy and semi-angle from its file; leave --energy-kev and "
+            f"--semi-angle-mrad out"
+        )
+    from jaxcal import series as series_file
+
+    series = series_file.read(path)
+    if arguments.knobs is not None and _knobs(arguments.knobs) != series.knob_names:
+        raise InputError(
+            f"{path}: was taken with the knobs {','.join(series.knob_names)}; leave --knobs out"
+        )
+    from jaxcal.microscopes import ReplayMicroscope
+
+    # Every recorded frame counts once: more of them than there are would be the same ones again.
+    return ReplayMicroscope(series), min(arguments.frames, len(series))
+
+
+def _simulated(arguments, energy_kev, semi_angle_mrad):
+    _not_negative("hidden-range", arguments.hidden_range)
+    knobs = ("C10", "C12a", "C12b") if arguments.knobs is None else _knobs(arguments.knobs)
+    from jaxcal.microscopes.simulated import SimulatedMicroscope, simulated_optics
+
+    return SimulatedMicroscope(
+        simulated_optics(energy_kev, semi_angle_mrad),
+        knob_names=knobs,
+        seed=arguments.seed,
+        hidden_range_nm=arguments.hidden_range,
+    )
+
+
+def _knobs(text):
+    from jaxcal.aberrations import indices
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError("--knobs names no knob; write for example --knobs C10,C12a,C12b")
+    try:
+        indices(names)
+    except ValueError as error:
+        raise InputError(f"--knobs {text}: {error}") from None
+    return names
+
+
+def _load_model(path):
+    if path is not None and not path.exists():
+        raise InputError(f"{path}: no such model; give the folder or file that jaxcal train wrote")
+    from jaxcal import model
+
+    try:
+        return model.load(path)
+    except (OSError, ValueError, KeyError) as error:
+        if path is None:
+            raise
+        raise InputError(f"{path}: is not a model of jaxcal ({error})") from error
+
+
+def _limits(series):
+    from jaxcal.aberrations import indices
+    from jaxcal.optics import quarter_pi_limits_nm
+
+    return quarter_pi_limits_nm(series.optics)[indices(series.knob_names)]
+
+
+def _write_json(path, answers):
+    if path is not None:
+        from jaxcal import results
+
+        results.write(path, answers)
+
+
+def _write_report(path, runs, seed):
+    from jaxcal import report
+
+    with console.Progress("report") as progress:
+        progress("drawing the figures")
+        report.write_report(path, runs, seed=seed)
+
+
+def _read_text(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text; give lines or JSON") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check the path") from None
+
+
+def _check_outputs(*paths):
+    """Nobody waits a minute to learn that the answer cannot be written."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.resolve().parent
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it")
+        if not folder.is_dir():
+            raise InputError(f"{path}: there is no folder {folder}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{path}: the folder {folder} cannot be written to; choose another")
+
+
+def _check_replaceable(path):
+    """A measured series is not to be lost to a slip of the hand."""
+    if not path.exists() or not path.is_file():
+        return
+    from jaxcal import series as series_file
+
+    if not series_file.is_simulated(path):
+        raise InputError(f"{path}: exists and was not simulated by jaxcal; choose another name")
+
+
+def _positive(name, value):
+    if not 0 < value < float("inf"):
+        raise InputError(f"--{name} should be positive, got {value}")
+
+
+def _not_negative(name, value):
+    if not 0 <= value < float("inf"):
+        raise InputError(f"--{name} should be 0 or more, got {value}")
+
+
+def _report(error, path=None):
+    """Say what went wrong in one line; the exit status it means."""
+    if os.environ.get("JAXCAL_DEBUG"):
+        raise error
+    if isinstance(error, (ValueError, OSError)):
+        message = str(error)
+        if path is not None and os.path.basename(path) not in message:
+            message = f"{path}: {message}"
+        console.complain(message)
+        return UNREADABLE
+    place = "" if path is None else f"{path}: "
+    console.complain(
+        f"{place}a fault of jaxcal, please report it: {type(error).__name__}: {error} "
+        f"(JAXCAL_DEBUG=1 shows where)"
+    )
+    return FAULT
