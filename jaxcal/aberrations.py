@@ -301,3 +301,25 @@ def _check(coefficients):
             f"expected 25 coefficients in the order of jaxcal.aberrations.NAMES, got shape "
             f"{np.shape(coefficients)}: build them with vector({{name: value}}), batch with vmap"
         )
+
+
+def flip(coefficients):
+    """Coefficients of the surface mirrored at the x axis, W'(x, y) = W(x, -y): b changes sign.
+
+    Args:
+        coefficients: (25,), any unit.
+    """
+    _check(coefficients)
+    coefficients = _floating(coefficients)
+    return jnp.where(_IS_B, -coefficients, coefficients)
+
+
+def transpose(coefficients):
+    """Coefficients of the surface with x and y exchanged, W'(x, y) = W(y, x).
+
+    The azimuth phi becomes pi/2 - phi: a mirror image turned by a quarter.
+
+    Args:
+        coefficients: (25,), any unit.
+    """
+    return rotate(flip(coefficients), np.pi / 2)

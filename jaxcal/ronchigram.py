@@ -1,0 +1,161 @@
+"""Probe, far field and partial coherence: the wave-optical Ronchigram.
+
+Everything here is dimensionless: angles in units of the aperture's radius (rho), lengths in units
+of wavelength / semi-angle, aberrations as phases at the aperture's edge in radians
+(:func:`jaxcal.optics.edge_phases`). A frame is ``[row = y, column = x]`` with the disc's centre on
+pixel ``(N/2, N/2)`` and intensity 1 inside the disc where there is no specimen.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aberrations
+
+EDGE_PIXELS = 1.0  # width of the aperture's linear edge, in pixels
+
+
+class Quadrature(NamedTuple):
+    """Incoherent sum: shifts (M, 3) = (C10 edge phase in rad, x, y in wavelength/semi-angle)."""
+
+    shifts: jax.Array
+    weights: jax.Array
+
+
+def lines(size: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Angles rho_x (1, size) and rho_y (size, 1), in aperture radii, of a frame's pixels."""
+    line = (np.arange(size) - size // 2) / radius
+    return line[None, :], line[:, None]
+
+
+def amplitude(x, y, radius: float):
+    """The aperture's amplitude at rho = (x, y): 1 inside, a linear edge EDGE_PIXELS wide."""
+    return jnp.clip((1.0 - jnp.sqrt(x * x + y * y)) * radius / EDGE_PIXELS + 0.5, 0.0, 1.0)
+
+
+def steepest_slope(phases):
+    """Largest |grad W| inside the aperture, waves per aperture radius, of edge phases (25,) in rad.
+
+    That of pure defocus of w waves at the edge is 2 w. Taken over three circles up to the edge.
+    """
+    phases = jnp.asarray(phases)
+    gradient = jax.vmap(jax.grad(aberrations.chi, argnums=(1, 2)), in_axes=(None, 0, 0))
+    angle = np.linspace(0.0, 2 * np.pi, 48, endpoint=False)
+    circles = np.array([0.5, 0.8, 1.0])[:, None]
+    x, y = (jnp.asarray((circles * f(angle)).ravel(), phases.dtype) for f in (np.cos, np.sin))
+    slope_x, slope_y = gradient(phases, x, y)
+    return jnp.max(jnp.hypot(slope_x, slope_y)) / (2 * jnp.pi)
+
+
+def required_radius(phases) -> float:
+    """Aperture radius in pixels that samples the aberrations: half a wave per pixel at most.
+
+    The real-space cell, wavelength/pixel angle, must exceed twice the largest displacement
+    |grad W| of a ray; in units of the aperture that reads radius >= 2 max|grad W|.
+    """
+    return float(2.0 * steepest_slope(phases))
+
+
+def check_sampling(phases, size: int, radius: float) -> None:
+    """Raise ValueError where a (size, size) grid is too coarse, and say which size would do."""
+    need = required_radius(phases)
+    if need > radius:
+        fitting = int(2 ** np.ceil(np.log2(size * need / radius)))
+        raise ValueError(
+            f"sampling too coarse: the aberrations need an aperture radius of {need:.0f} pixels, "
+            f"the {size} x {size} grid has {radius:.0f}; use a grid of at least "
+            f"{fitting} x {fitting} with a radius of {need:.0f} pixels or smaller aberrations"
+        )
+
+
+def quadrature(focal_spread, source_size, focal_nodes: int = 5, source_nodes: int = 3):
+    """Gauss-Hermite nodes of focal spread and source size, as a :class:`Quadrature`.
+
+    Args:
+        focal_spread: standard deviation of C10's edge phase, rad.
+        source_size: standard deviation of the probe's position per axis, wavelength/semi-angle.
+        focal_nodes, source_nodes: nodes of the focal spread, and per axis of the source.
+    """
+    focal, focal_weight = np.polynomial.hermite.hermgauss(focal_nodes)
+    source, source_weight = np.polynomial.hermite.hermgauss(source_nodes)
+    f, x, y = (a.ravel() for a in np.meshgrid(focal, source, source, indexing="ij"))
+    weight = np.einsum("i,j,k->ijk", focal_weight, source_weight, source_weight).ravel()
+    root2 = np.sqrt(2.0)
+    shifts = jnp.stack(
+        [root2 * focal_spread * f, root2 * source_size * x, root2 * source_size * y], axis=-1
+    )
+    return Quadrature(shifts, jnp.asarray(weight / np.pi**1.5, dtype=shifts.dtype))
+
+
+def phase_plate(phases, size: int, radius: float):
+    """Aperture times exp(-i chi), (size, size) complex, in FFT order, of edge phases (25,), rad."""
+    x, y = _fft_lines(size, radius, phases.dtype)
+    waves = aberrations.chi(phases / (2 * jnp.pi), x, y)
+    angle = 2 * jnp.pi * (waves - jnp.round(waves))  # whole waves dropped: float32 keeps the rest
+    pupil = amplitude(x, y, radius)
+    return jax.lax.complex(pupil * jnp.cos(angle), -pupil * jnp.sin(angle))
+
+
+def defocus_and_shift(shift, size: int, radius: float):
+    """exp(-i (a rho^2 + 2 pi rho.d)) of one node (3,) = (a, d_x, d_y): two lines, (1, N) and (N, 1).
+
+    Defocus and displacement are sums of a function of x and one of y, so their phase factor is
+    the product of two lines and costs no sine or cosine on the grid.
+    """
+    x, y = _fft_lines(size, radius, shift.dtype)
+    return tuple(
+        jnp.exp(-1j * (shift[0] * line**2 + 2 * jnp.pi * displacement * line))
+        for line, displacement in ((x, shift[1]), (y, shift[2]))
+    )
+
+
+def far_field(plate, transmission, radius: float, slice_defocus=0.0):
+    """Intensity |FT[t psi]|^2 (N, N), in FFT order, behind S slices.
+
+    Args:
+        plate: (N, N) complex pupil, C10 counted at the middle plane of the film.
+        transmission: (S, N, N) complex, in FFT order.
+        radius: aperture radius, pixels.
+        slice_defocus: spacing of the slices as C10 edge phase, rad.
+    """
+    slices, size = transmission.shape[0], transmission.shape[-1]
+    if slices > 1:
+        entry = jnp.stack([-0.5 * (slices - 1) * slice_defocus, 0.0, 0.0])
+        step = jnp.stack([slice_defocus, 0.0, 0.0])
+        (enter_x, enter_y), (step_x, step_y) = (
+            defocus_and_shift(shift.astype(plate.real.dtype), size, radius)
+            for shift in (entry, step)
+        )
+        plate = plate * enter_x * enter_y
+    wave = jnp.fft.ifft2(plate) * transmission[0]
+    for layer in transmission[1:]:
+        wave = jnp.fft.ifft2(jnp.fft.fft2(wave) * step_x * step_y) * layer
+    far = jnp.fft.fft2(wave)
+    return far.real**2 + far.imag**2
+
+
+def ronchigram(phases, transmission, radius: float, nodes: Quadrature, *, slice_defocus=0.0):
+    """Partially coherent Ronchigram (N, N), disc's centre at (N/2, N/2): sum_m w_m I_m.
+
+    Args:
+        phases: (25,) edge phases, rad; C10 counts at the middle plane of the film.
+        transmission, radius, slice_defocus: as of :func:`far_field`.
+        nodes: the incoherent sum of :func:`quadrature`.
+    """
+    size = transmission.shape[-1]
+    plate = phase_plate(phases, size, radius)
+
+    def add(total, node):
+        shift, weight = node
+        line_x, line_y = defocus_and_shift(shift, size, radius)
+        frame = far_field(plate * line_x * line_y, transmission, radius, slice_defocus)
+        return total + weight * frame, None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((size, size), phases.dtype), nodes)
+    return jnp.fft.fftshift(total)
+
+
+def _fft_lines(size, radius, dtype):
+    return (jnp.asarray(np.fft.ifftshift(line), dtype) for line in lines(size, radius))

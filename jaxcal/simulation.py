@@ -1,0 +1,147 @@
+"""The digital twin: an instrument and its specimen drawn at random, and frames of it.
+
+An :class:`Instrument` holds what stays the same from frame to frame: the film's spectrum, the
+coherence, the camera and the aberrations nobody tunes. Everything is in the dimensionless units of
+:mod:`jaxcal.ronchigram`; the draws are made in nanometres and milliradians (``draw_instrument``),
+so that what is drawn together is physically consistent.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aberrations, detector, ronchigram, specimen
+from jaxcal.optics import Optics, edge_phases
+
+
+class Instrument(NamedTuple):
+    """What is constant during a calibration.
+
+    log_amplitude: (K,) log amplitude spectrum of the film at ``specimen.KNOTS``;
+    tail: exponent that makes the film's noise heavy-tailed (clusters, heavy atoms), 0 = Gaussian;
+    focal_spread: standard deviation, C10 edge phase, rad; thickness: C10 edge phase, rad;
+    residual: (25,) edge phases of the aberrations, rad; electrons: in the whole disc and frame;
+    blur, pixel: standard deviation of the MTF and camera pixel, aperture radii;
+    scintillator: 1 where the noise is blurred too; gain_error: rms of the gain map.
+    """
+
+    log_amplitude: jax.Array
+    tail: jax.Array
+    focal_spread: jax.Array
+    thickness: jax.Array
+    residual: jax.Array
+    electrons: jax.Array
+    blur: jax.Array
+    pixel: jax.Array
+    scintillator: jax.Array
+    gain_error: jax.Array
+
+
+class Grid(NamedTuple):
+    """A simulation grid: (size, size) pixels, ``radius`` of them to the aperture."""
+
+    size: int
+    radius: float
+
+
+def _log_uniform(key, low, high):
+    return jnp.exp(jax.random.uniform(key, (), minval=np.log(low), maxval=np.log(high)))
+
+
+def film_spectrum(key, unit_per_nm):
+    """Log amplitude (K,) of a random amorphous film at KNOTS, strength 0.05 to 0.5 rad rms.
+
+    A scattering factor 1/(1 + (q/q0)^2)^p, the suppression of small q and the peak near the
+    inverse nearest-neighbour distance of a random packing, a source size, and a smooth random
+    deviation of 20 %.
+
+    Args:
+        unit_per_nm: semi-angle/wavelength, 1/nm: the unit of q.
+    """
+    keys = jax.random.split(key, 10)
+    q = jnp.asarray(specimen.KNOTS, jnp.float32) * unit_per_nm
+
+    def amplitude(q):
+        factor = -_uniform(keys[1], 0.7, 1.4) * jnp.log1p((q / _log_uniform(keys[0], 2.0, 6.0)) ** 2)
+        hole = _uniform(keys[2], 0.0, 0.9) * jnp.exp(-((q / _uniform(keys[3], 1.0, 4.0)) ** 2))
+        peak = _uniform(keys[4], 0.0, 0.8) * jnp.exp(
+            -(((q - _uniform(keys[5], 2.5, 6.0)) / _uniform(keys[6], 0.7, 1.5)) ** 2))
+        source = -2 * (jnp.pi * _uniform(keys[7], 0.01, 0.045) * q) ** 2
+        return factor + 0.5 * jnp.log1p(-hole) + jnp.log1p(peak) + source
+
+    fine = jnp.linspace(0.02, 2.0, 100) * unit_per_nm
+    power = jnp.sum(jnp.exp(2 * amplitude(fine)) * 2 * jnp.pi * fine) * (fine[1] - fine[0])
+    strength = _log_uniform(keys[8], 0.05, 0.5)
+    deviation = 0.2 * jax.random.normal(keys[9], q.shape)
+    # power per unit area of q in the dimensionless unit: q^2 in 1/nm^2 over unit_per_nm^2
+    scale = jnp.log(strength) - 0.5 * jnp.log(power) + jnp.log(unit_per_nm)
+    return amplitude(q) + scale + deviation
+
+
+def _uniform(key, low, high):
+    return jax.random.uniform(key, (), minval=low, maxval=high)
+
+
+#: Standard deviations of the aberrations that are fixed and untuned, nm, by radial order n >= 3.
+RESIDUAL_NM = {"C30": 1500.0, "C32": 300.0, "C34": 300.0, "C41": 1500.0, "C43": 1500.0,
+               "C45": 1500.0, "C50": 150e3, "C52": 5e3, "C54": 5e3, "C56": 5e3}
+_RESIDUAL_SD = np.array([RESIDUAL_NM.get(name[:3], 0.0) for name in aberrations.NAMES])
+
+
+def draw_instrument(key, per_nm, unit_per_nm):
+    """A random :class:`Instrument`.
+
+    Args:
+        key: random key.
+        per_nm: (25,) edge phases per nm of ``optics.edge_phases``.
+        unit_per_nm: semi-angle/wavelength, 1/nm.
+    """
+    keys = jax.random.split(key, 11)
+    per_nm = jnp.asarray(per_nm)
+    camera_radius = _uniform(keys[0], 70.0, 140.0)  # pixels
+    return Instrument(
+        log_amplitude=film_spectrum(keys[1], unit_per_nm),
+        tail=_uniform(keys[2], 0.0, 0.8),
+        focal_spread=_uniform(keys[3], 1.5, 8.0) * per_nm[0],
+        thickness=_uniform(keys[4], 0.0, 10.0) * per_nm[0],
+        residual=jax.random.normal(keys[5], (25,)) * jnp.asarray(_RESIDUAL_SD, per_nm.dtype) * per_nm,
+        electrons=_log_uniform(keys[6], 20.0, 1000.0) * jnp.pi * 115.0**2,
+        blur=_uniform(keys[7], 0.3, 1.3) / camera_radius,
+        pixel=1.0 / camera_radius,
+        scintillator=jax.random.bernoulli(keys[8]).astype(per_nm.dtype),
+        gain_error=_uniform(keys[9], 0.0, 0.02),
+    )
+
+
+def film(key, instrument: Instrument, grid: Grid, slices: int):
+    """Transmission (slices, N, N) of a fresh piece of the instrument's film."""
+    noise = jax.random.normal(key, (slices, grid.size, grid.size), jnp.float32)
+    heavy = jnp.sign(noise) * jnp.exp((1 + instrument.tail) * jnp.log(jnp.abs(noise) + 1e-6))
+    heavy = heavy / jnp.sqrt(jnp.mean(heavy**2))
+    return specimen.transmission(
+        specimen.amorphous_phase(heavy, instrument.log_amplitude, grid.radius, slices))
+
+
+def frame(key, instrument: Instrument, phases, grid: Grid, *, slices: int = 1,
+          focal_nodes: int = 3):
+    """One exposure (N, N) of a fresh area, counts (electrons per pixel, no offset), float32.
+
+    The source size is in the film's spectrum, where it acts for a weak film.
+
+    Args:
+        phases: (25,) edge phases of the full state, rad (residuals included by the caller).
+    """
+    area, exposure = jax.random.split(key)
+    transmission = film(area, instrument, grid, slices)
+    nodes = ronchigram.quadrature(instrument.focal_spread, 0.0, focal_nodes, 1)
+    intensity = ronchigram.ronchigram(
+        phases, transmission, grid.radius, nodes, slice_defocus=instrument.thickness / slices)
+    camera = detector.Detector(
+        dose=instrument.electrons / (jnp.pi * grid.radius**2),
+        blur=instrument.blur * grid.radius,
+        pixel=instrument.pixel * grid.radius,
+        scintillator=instrument.scintillator,
+    )
+    return detector.expose(exposure, intensity, camera)
