@@ -61,7 +61,10 @@ class Calibrate:
 class Estimate:
     """Estimate the state of an instrument from each recorded series."""
 
-    series: tyro.conf.Positional[tuple[Path, ...]]
+    series: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        Text(metavar="SERIES.h5 ...", help_behavior_hint=""),
+    ]
     """HDF5 files: datasets frames and knobs; attributes knob_names, energy_keV, ..."""
     json: File = None
     """Write the results for programs here, after every series anew."""
@@ -77,7 +80,7 @@ class Estimate:
 class Simulate:
     """Write a calibration series of a simulated microscope, with the truth about it."""
 
-    series: tyro.conf.Positional[Path]
+    series: Annotated[tyro.conf.Positional[Path], Text(metavar="SERIES.h5")]
     """HDF5 file to write; one that is there is replaced only if jaxcal simulated it."""
     knobs: Annotated[str, Text(metavar="NAME,NAME")] = "C10,C12a,C12b"
     """The knobs that are turned from frame to frame."""
