@@ -126,10 +126,13 @@ def test_float32_is_within_its_rounding():
     assert_allclose(found, expected, rtol=0, atol=4 * np.finfo(np.float32).eps * largest)
 
 
-def test_rotation_and_polar_equal_the_reference():
+def test_turns_mirrors_and_polar_equal_the_reference():
     assert_allclose(
         ab.rotate(COEFFICIENTS, 0.7), reference.rotate(COEFFICIENTS, 0.7), rtol=1e-10, atol=1e-10
     )
+    for function in ("flip", "transpose"):
+        found, expected = (getattr(where, function)(COEFFICIENTS) for where in (ab, reference))
+        assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
     for found, expected in zip(
         ab.to_polar(COEFFICIENTS), reference.to_polar(COEFFICIENTS), strict=True
     ):
@@ -189,6 +192,15 @@ def test_point_reflection_flips_the_odd_terms(coefficients):
     assert_allclose(mirrored, -ab.wave_aberration(coefficients, X, Y), atol=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
+@given(coefficient_vectors)
+def test_mirror_images(coefficients):
+    flipped = ab.wave_aberration(ab.flip(coefficients), X, Y)
+    assert_allclose(flipped, ab.wave_aberration(coefficients, X, -Y), atol=1e-12)
+    exchanged = ab.wave_aberration(ab.transpose(coefficients), X, Y)
+    assert_allclose(exchanged, ab.wave_aberration(coefficients, Y, X), atol=1e-10)
+
+
 # Gradients
 
 
@@ -230,6 +242,8 @@ TABLE = {
         ab.wave_aberration, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "chi": (ab.chi, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "rotate": (ab.rotate, lambda rng: (rng.normal(size=25), rng.normal())),
+    "flip": (ab.flip, lambda rng: (rng.normal(size=25),)),
+    "transpose": (ab.transpose, lambda rng: (rng.normal(size=25),)),
     "to_polar": (ab.to_polar, lambda rng: (rng.normal(size=25),)),
     "from_polar": (ab.from_polar, lambda rng: rng.normal(size=(2, 14))),
 }  # fmt: skip

@@ -48,6 +48,18 @@ def rotate(coefficients, angle_rad):
     return from_polar(magnitudes, azimuths + angle_rad)
 
 
+def flip(coefficients):
+    """Coefficients (25,) of W'(x, y) = W(x, -y): the complex C_nm conjugated."""
+    magnitudes, azimuths = to_polar(coefficients)
+    return from_polar(magnitudes, -azimuths)
+
+
+def transpose(coefficients):
+    """Coefficients (25,) of W'(x, y) = W(y, x): the azimuth becomes pi/2 minus itself."""
+    magnitudes, azimuths = to_polar(coefficients)
+    return from_polar(magnitudes, np.pi / 2 - azimuths)
+
+
 def to_polar(coefficients):
     """Magnitudes (14,) and azimuths (14,) in rad; the magnitude is signed where m = 0."""
     value = dict(zip(NAMES, np.asarray(coefficients, float), strict=True))

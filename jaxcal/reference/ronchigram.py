@@ -21,16 +21,32 @@ class Quadrature(NamedTuple):
     weights: np.ndarray
 
 
-def grid(size, radius):
-    """rho_x, rho_y (size, size) of a frame's pixels: ((column, row) - size/2) / radius."""
-    rows, columns = np.indices((size, size))
-    return (columns - size // 2) / radius, (rows - size // 2) / radius
+def lines(size, radius):
+    """rho_x (1, size) and rho_y (size, 1) of a frame's pixels: (pixel - size/2) / radius."""
+    line = np.array([(pixel - size // 2) / radius for pixel in range(size)])
+    return line.reshape(1, size), line.reshape(size, 1)
 
 
-def aperture(size, radius, edge=EDGE_PIXELS):
-    """A(rho) = clip((1 - |rho|) R / edge + 1/2, 0, 1), (size, size)."""
-    x, y = grid(size, radius)
-    return np.clip((1 - np.sqrt(x**2 + y**2)) * radius / edge + 0.5, 0, 1)
+def amplitude(x, y, radius):
+    """A(rho) = clip((1 - |rho|) R / EDGE_PIXELS + 1/2, 0, 1)."""
+    return np.clip((1 - np.hypot(x, y)) * radius / EDGE_PIXELS + 0.5, 0, 1)
+
+
+def steepest_slope(phases):
+    """Largest |grad W| within the aperture, waves per aperture radius, of edge phases (25,), rad.
+
+    Central differences of chi on a fine grid of radii and azimuths.
+    """
+    radius, azimuth = np.meshgrid(np.linspace(0.05, 1, 20), np.linspace(0, 2 * np.pi, 361))
+    x, y, step = radius * np.cos(azimuth), radius * np.sin(azimuth), 1e-5
+    along_x = aberrations.chi(phases, x + step, y) - aberrations.chi(phases, x - step, y)
+    along_y = aberrations.chi(phases, x, y + step) - aberrations.chi(phases, x, y - step)
+    return np.hypot(along_x, along_y).max() / (2 * step) / (2 * np.pi)
+
+
+def required_radius(phases):
+    """Aperture radius in pixels that samples the aberrations: 2 max |grad W|."""
+    return 2 * steepest_slope(phases)
 
 
 def quadrature(focal_spread, source_size, focal_nodes=5, source_nodes=3):
@@ -53,36 +69,48 @@ def quadrature(focal_spread, source_size, focal_nodes=5, source_nodes=3):
     return Quadrature(np.array(shifts), np.array(weights))
 
 
-def phase_plate(phases, size, radius, shift=None, extra_defocus=0.0):
-    """A exp(-i chi) exp(-2 pi i rho . delta), (size, size), FFT order."""
-    defocus, x_shift, y_shift = (0.0, 0.0, 0.0) if shift is None else shift
-    x, y = grid(size, radius)
-    chi = aberrations.chi(phases, x, y) + (defocus + extra_defocus) * (x**2 + y**2)
-    plate = aperture(size, radius) * np.exp(-1j * chi)
-    return np.fft.ifftshift(plate * np.exp(-2j * np.pi * (x * x_shift + y * y_shift)))
+def phase_plate(phases, size, radius):
+    """A exp(-i chi), (size, size), FFT order, of edge phases (25,), rad."""
+    x, y = lines(size, radius)
+    chi = aberrations.chi(phases, *np.broadcast_arrays(x, y))
+    return np.fft.ifftshift(amplitude(x, y, radius) * np.exp(-1j * chi))
 
 
-def coherent(phases, transmission, radius, *, slice_defocus=0.0, shift=None):
-    """|FT[t psi]|^2 (N, N) through S slices (S, N, N), frame order.
+def defocus_and_shift(shift, size, radius):
+    """exp(-i (a rho^2 + 2 pi rho . d)), shift = (a, d_x, d_y), (size, size), FFT order.
+
+    The twin in `jaxcal.ronchigram` returns this as two lines whose product it is.
+    """
+    x, y = lines(size, radius)
+    defocus, x_shift, y_shift = shift
+    phase = defocus * (x**2 + y**2) + 2 * np.pi * (x * x_shift + y * y_shift)
+    return np.fft.ifftshift(np.exp(-1j * phase))
+
+
+def far_field(plate, transmission, radius, slice_defocus=0.0):
+    """|FT[t psi]|^2 (N, N), FFT order, behind S slices (S, N, N), of a pupil plate (N, N).
 
     The wave enters with C10 shifted by -(S-1)/2 of the slices' spacing, so that C10 counts at the
     middle plane of the film; between slices the propagator is exp(-i slice_defocus rho^2).
     """
     slices, size, _ = np.shape(transmission)
-    x, y = grid(size, radius)
-    propagator = np.fft.ifftshift(np.exp(-1j * slice_defocus * (x**2 + y**2)))
-    entry = -(slices - 1) / 2 * slice_defocus
-    far = phase_plate(phases, size, radius, shift, entry)
+    far = plate * defocus_and_shift((-(slices - 1) / 2 * slice_defocus, 0, 0), size, radius)
     for number, layer in enumerate(transmission):
         if number:
-            far = far * propagator
+            far = far * defocus_and_shift((slice_defocus, 0, 0), size, radius)
         far = np.fft.fft2(np.fft.ifft2(far) * layer)
-    return np.fft.fftshift(np.abs(far) ** 2)
+    return np.abs(far) ** 2
 
 
 def ronchigram(phases, transmission, radius, nodes, *, slice_defocus=0.0):
-    """Incoherent sum (N, N) of `coherent` over the nodes of a quadrature."""
-    return sum(
-        weight * coherent(phases, transmission, radius, slice_defocus=slice_defocus, shift=shift)
+    """Incoherent sum (N, N) over the nodes of a quadrature, the disc's centre at (N/2, N/2)."""
+    size = np.shape(transmission)[-1]
+    plate = phase_plate(phases, size, radius)
+    total = sum(
+        weight
+        * far_field(
+            plate * defocus_and_shift(shift, size, radius), transmission, radius, slice_defocus
+        )
         for shift, weight in zip(*nodes, strict=True)
     )
+    return np.fft.fftshift(total)

@@ -9,7 +9,7 @@ FLAT, END = 0.6, 0.96
 FREQUENCY_X = SPACING * np.arange(COLUMNS)
 FREQUENCY_Y = SPACING * np.arange(-ROWS // 2, ROWS // 2)
 FREQUENCY = np.sqrt(FREQUENCY_Y[:, None] ** 2 + FREQUENCY_X[None, :] ** 2)
-MASK = FREQUENCY >= LOWEST
+MASK = (FREQUENCY >= LOWEST) & (FREQUENCY_Y[:, None] > FREQUENCY_Y[0])
 
 
 def window(rho):
@@ -21,7 +21,8 @@ def window(rho):
 def power_spectrum(frame, disc):
     """P(f) = |sum c exp(-2 pi i f . rho)|^2 / sum(w^2) / R^2, (ROWS, COLUMNS).
 
-    c = w (F/mean - 1), mean = sum(w F)/sum(w).
+    c = w (F/mean - 1), mean = sum(w F)/sum(w).  The row f_y = -32 is 0: it has no mirror image on
+    the grid and lies outside MASK.
 
     Args:
         frame: (H, W) counts, offset subtracted.
@@ -36,10 +37,19 @@ def power_spectrum(frame, disc):
     contrast = weight * (frame / mean - 1)
     along_y = np.exp(-2j * np.pi * np.outer(FREQUENCY_Y, y))
     along_x = np.exp(-2j * np.pi * np.outer(x, FREQUENCY_X))
-    return np.abs(along_y @ contrast @ along_x) ** 2 / (weight**2).sum() / radius**2
+    power = np.abs(along_y @ contrast @ along_x) ** 2 / (weight**2).sum() / radius**2
+    power[0] = 0
+    return power
 
 
 def log_image(power):
     """log P minus its mean over MASK, 0 outside."""
     log = np.log(np.maximum(power, 1e-30))
     return np.where(MASK, log - log[MASK].mean(), 0.0)
+
+
+def flip(image):
+    """Spectrum of the frame mirrored at the x axis: f_y turns its sign; row f_y = -32 stays."""
+    flipped = np.array(image)
+    flipped[1:] = flipped[:0:-1].copy()
+    return flipped
