@@ -51,7 +51,8 @@ def frames_with_spectra(frames, titles, optics):
         titles: what each is.
         optics: nominal `jaxcal.Optics`.
     """
-    with _drawing(0.62 * WIDTH, 0.62 * WIDTH * 2 / len(frames) + 0.35) as (plt, save):
+    side = 0.36 * WIDTH
+    with _drawing(side * len(frames) + 0.5, 2 * side + 0.4) as (plt, save):
         figure, axes = plt.subplots(2, len(frames), squeeze=False)
         for column, (frame, title) in enumerate(zip(frames, titles, strict=True)):
             angles, image = _in_disc(frame, optics)
@@ -137,7 +138,8 @@ def posterior_by_frame(history, limits_nm, truth_nm=None):
         axis.set_ylabel("sd (nm)")
         axis.set_xlabel("frames taken")
         _whole_numbers(axis)
-        axis.legend(ncols=min(len(names) + 1, 8), loc="upper right")
+        _plain_numbers(axis.yaxis)
+        _legend_above(axis, len(names) + 1)
         return save(figure)
 
 
@@ -160,7 +162,7 @@ def states_by_frame(states_nm, names):
         axis.set_ylabel("state (nm)")
         axis.set_xlabel("frame used")
         _whole_numbers(axis)
-        axis.legend(ncols=min(len(names), 8), loc="best")
+        _legend_above(axis, len(names))
         return save(figure)
 
 
@@ -196,6 +198,7 @@ def against_limits(names, before_nm, after_nm, limits_nm, true_after_nm=None):
         axis.axvline(1.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axis.set_xscale("log")
         axis.set_xlim(low, high)
+        _plain_numbers(axis.xaxis)
         axis.set_yticks(place, names)
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
@@ -272,9 +275,9 @@ def contact_sheet(frames, captions, set_aside=(), most=40):
         most: how many are shown at the most.
     """
     frames, captions = frames[:most], captions[:most]
-    columns = min(8, len(frames))
+    columns = min(7, len(frames))
     rows = -(-len(frames) // columns)
-    side = WIDTH / 8
+    side = WIDTH / 7
     with _drawing(side * columns, (side + 0.16) * rows) as (plt, save):
         figure, axes = plt.subplots(rows, columns, squeeze=False)
         for axis in axes.flat[len(frames) :]:
@@ -283,7 +286,7 @@ def contact_sheet(frames, captions, set_aside=(), most=40):
             zip(axes.flat[: len(frames)], frames, captions, strict=True)
         ):
             _picture(axis, _smaller(frame, 128), None, (0.5, 99.8))
-            axis.set_title(caption, fontsize=5.5, loc="center", pad=2, color=INK)
+            axis.set_title(caption, fontsize=6, loc="center", pad=2, color=INK)
             if number in set_aside:
                 axis.plot([0, 1], [0, 1], transform=axis.transAxes, color=COLOURS[1], linewidth=1)
         return save(figure)
@@ -341,7 +344,8 @@ def _picture(axis, image, reach, percentiles):
     if reach is None:
         axis.set_xticks([])
         axis.set_yticks([])
-    axis.locator_params(nbins=5) if reach is not None else None
+    else:
+        axis.locator_params(nbins=5)
     for spine in axis.spines.values():
         spine.set_visible(False)
 
@@ -378,6 +382,18 @@ def _smaller(frame, side):
 
 def _sd(covariance):
     return np.sqrt(np.clip(np.diag(np.asarray(covariance, float)), 0.0, None))
+
+
+def _plain_numbers(axis):
+    """0.1, 1, 10 rather than powers of ten; minor ticks unlabelled."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend_above(axis, columns):
+    axis.legend(ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
 
 
 def _whole_numbers(axis, which="x"):

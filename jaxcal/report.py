@@ -19,6 +19,9 @@ from jaxcal.files import write_text
 from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.results import standard_deviation
 
+MOST_MODES = 5
+"""How many modes of the posterior the report lists."""
+
 
 def write_report(path, runs, *, seed=None):
     """Write the report of one or more instruments as one HTML file.
@@ -188,13 +191,17 @@ def _modes(run):
     modes = run.estimate.modes
     if not modes:
         return ""
-    rows = []
-    for rank, mode in enumerate(modes, start=1):
-        spread = standard_deviation(mode.covariance_nm2)
-        cells = [f"{x:+.2f} ± {s:.2f}" for x, s in zip(mode.x0_nm, spread, strict=True)]
-        rows.append([str(rank), f"{100 * mode.weight:.1f} %", *cells])
+    shown = modes[:MOST_MODES]
+    rows = [["weight", *(f"{100 * mode.weight:.1f} %" for mode in shown)]]
+    spreads = [standard_deviation(mode.covariance_nm2) for mode in shown]
+    for k, name in enumerate(run.names):
+        pairs = zip(shown, spreads, strict=True)
+        rows.append([name, *(f"{_signed(m.x0_nm[k])} ± {sd[k]:.2f}" for m, sd in pairs)])
     part = "<h3>States that remain possible</h3>"
-    part += _table(["mode", "weight", *run.names], rows)
+    part += _table(["x0 (nm)", *(f"mode {rank + 1}" for rank in range(len(shown)))], rows)
+    if len(modes) > len(shown):
+        rest = 100 * sum(float(mode.weight) for mode in modes[MOST_MODES:])
+        part += f"<p class=note>{len(modes) - len(shown)} more share {rest:.1f} %.</p>"
     if len(run.names) > 1:
         cross = " Cross: the truth." if run.truth_nm is not None else ""
         part += _figure(
@@ -278,7 +285,8 @@ def _table(heads, rows, words=False):
         for row in rows
     )
     kind = ' class="words"' if words else ""
-    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=wide>{table}</div>"
 
 
 def _figure(svg, caption):
@@ -291,7 +299,7 @@ def _figure(svg, caption):
 
 
 def _signed(value):
-    return f"{float(value):+.2f}"
+    return f"{float(value):+.2f}".replace("-", "−")
 
 
 def _count(number, noun):
@@ -317,9 +325,10 @@ p { margin: 8px 0; }
 figure { margin: 12px 0 0; }
 figure img { display: block; max-width: 100%; height: auto; }
 figcaption { margin-top: 4px; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums;
   margin: 8px 0; }
-th, td { padding: 4px 10px; text-align: right; white-space: nowrap; }
+th, td { padding: 4px 9px; text-align: right; white-space: nowrap; }
 th { font-weight: 500; color: #5d656e; border-bottom: 1px solid #b9c0c7; }
 td { border-bottom: 1px solid #eceef0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
