@@ -114,6 +114,8 @@ def _value(text, name, part, notation, angles, place):
         size = number * LENGTHS_NM[unit]
     else:
         raise ValueError(f"{place}: unknown unit of length {unit!r}: use pm, nm, um, mm, m or Å")
+    if not math.isfinite(size):
+        raise ValueError(f"{place}: {match['size']} is too large a number: is its exponent right?")
     symmetry = symmetry_of(notation, name)
     if match["angle"] is None:
         if symmetry and part is None:

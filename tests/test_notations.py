@@ -250,6 +250,7 @@ def test_the_examples_in_the_docstrings():
         ("A1.a 3.2nm / 45deg", "ceos", "part a of A1 has no angle"),
         ("C1 3.2 inch", "ceos", "unknown unit of length 'inch': use pm, nm"),
         ("A1 3.2 nm / 4 gon", "ceos", "unknown unit of angle 'gon': use deg or rad"),
+        ("C1 1e999 nm", "ceos", "1e999 is too large a number"),
         ("C1 three nm", "ceos", "cannot read 'three nm'"),
         ("", "ceos", "names no aberration"),
         ("# only a remark", "ceos", "names no aberration"),
