@@ -78,6 +78,8 @@ def calibration(names=KNOBS, count=6, rejected=((2, "saturated: 40 % of the disc
         series=run,
         verification_frame=frames(1, seed=9)[0],
         applied_knobs_nm=final.tuned_knobs_nm + 0.2,
-        limits_nm=np.linspace(0.8, 60.0, len(names)) if len(names) > 3 else np.full(3, 1.57),
+        limits_nm=np.linspace(1.57, 60.0, len(names))
+        if len(names) > 3
+        else np.full(len(names), 1.57),
         truth_nm=dict(zip(names, np.linspace(-90, 120, len(names)), strict=True)),
     )
