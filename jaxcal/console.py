@@ -43,7 +43,8 @@ class Progress:
         now = time.monotonic()
         message = one_line(message)
         if self._bar is not None:
-            self._bar.update(self._task, completed=fraction, message=message)
+            total = None if fraction is None else 1.0
+            self._bar.update(self._task, total=total, completed=fraction or 0, message=message)
         elif now - self._start < QUIET_SECONDS and not self._stream.isatty():
             return
         elif self._stream.isatty():

@@ -1,0 +1,387 @@
+"""The jaxcal command: exit status, streams and files, with the numerical work stood in for."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import standins
+
+import jaxcal
+from jaxcal import console, results
+from jaxcal.cli import main
+from jaxcal.series import read, read_truth, write
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stands in for the calibration and the model; what they were asked for is kept."""
+    made = []
+
+    def estimate(series, model=None, *, seed=0, progress=None):
+        made.append(("estimate", series.name, model, seed))
+        progress("looking", 0.5)
+        if np.all(series.frames[0] == 0):
+            raise ValueError("no frame can be used; record frames with the aperture in view")
+        if series.name == "fault.h5":
+            raise TypeError("unexpected")
+        return standins.estimate(len(series), series.knob_names, converged=len(series) > 3)
+
+    def calibrate(microscope, **options):
+        made.append(("calibrate", microscope.name, microscope.knob_names, options))
+        run = standins.calibration(microscope.knob_names)
+        run.truth_nm = getattr(microscope, "truth_nm", None)
+        return run
+
+    def load(path=None):
+        if path is not None and path.suffix == ".txt":
+            raise ValueError("no weights in it")
+        return "model" if path is None else str(path)
+
+    for name, stub in (
+        ("calibration", SimpleNamespace(estimate=estimate, calibrate=calibrate)),
+        ("model", SimpleNamespace(load=load)),
+    ):
+        monkeypatch.setitem(sys.modules, f"jaxcal.{name}", stub)
+        monkeypatch.setattr(jaxcal, name, stub, raising=False)
+    return made
+
+
+@pytest.fixture
+def fake_simulation(monkeypatch):
+    from jaxcal.microscopes import simulated
+
+    frames = standins.frames(1, 256)
+    stub = SimpleNamespace(
+        draw_instrument=lambda *_: None, acquire=lambda key, instrument, optics, state: frames[0]
+    )
+    monkeypatch.setattr(simulated, "simulation", stub)
+
+
+def bench(folder, name="p01.h5", count=5):
+    write(folder / name, standins.series(count))
+    return folder / name
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_estimate_writes_the_contract(tmp_path, calls, capsys):
+    out = tmp_path / "out.json"
+    paths = [bench(tmp_path), bench(tmp_path, "p02.h5", 3)]
+    assert run("estimate", *paths, "--json", out, "--seed", 5) == 0
+    answers = json.loads(out.read_text())
+    assert list(answers) == ["p01.h5", "p02.h5"]
+    for answer in answers.values():
+        assert set(answer) == {
+            "x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm", "frames_used", "rejected_frames",
+            "converged", "message", "seconds",
+        }  # fmt: skip
+        for part in ("x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm"):
+            assert list(answer[part]) == ["C10", "C12a", "C12b"]
+            assert all(type(value) is float for value in answer[part].values())
+    assert answers["p01.h5"]["converged"] is True
+    assert answers["p02.h5"]["converged"] is False  # and still status 0
+    assert [call[3] for call in calls] == [5, 5]
+    printed = capsys.readouterr()
+    assert "p01.h5" in printed.out and "C12b" in printed.out and "not converged" in printed.out
+    assert printed.err == ""
+
+
+def test_options_may_stand_before_the_files(tmp_path, calls):
+    out = tmp_path / "out.json"
+    assert run("estimate", "--json", out, bench(tmp_path)) == 0
+    assert list(json.loads(out.read_text())) == ["p01.h5"]
+
+
+def test_one_unreadable_series_does_not_stop_the_others(tmp_path, calls, capsys):
+    good, last = bench(tmp_path), bench(tmp_path, "p09.h5")
+    (tmp_path / "text.h5").write_text("no")
+    out = tmp_path / "out.json"
+    status = run("estimate", tmp_path / "none.h5", good, tmp_path / "text.h5", last, "--json", out)
+    assert status == 2
+    assert list(json.loads(out.read_text())) == ["p01.h5", "p09.h5"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("none.h5: no such file; check the path")
+    assert "text.h5: is not an HDF5 file; convert it" in lines[1]
+
+
+def damage(name, value):
+    def change(file):
+        if name in file.attrs:
+            if value is None:
+                del file.attrs[name]
+            else:
+                file.attrs[name] = value
+        else:
+            del file[name]
+            if value is not None:
+                file[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (damage("frames", None), "has no dataset 'frames'"),
+        (damage("energy_keV", None), "has no attribute 'energy_keV'"),
+        (damage("energy_keV", 500.0), "within 30 to 300 keV"),
+        (damage("semi_angle_mrad", -20.0), "finite and positive"),
+        (damage("knob_names", ["C10", "C12a", "Q7"]), "unknown knob name 'Q7'"),
+        (damage("knob_names", ["C10", "C12a", "C12a"]), "named twice"),
+        (damage("knobs", np.zeros((2, 3))), "knobs should have shape (5, 3)"),
+        (damage("frames", np.zeros((0, 96, 96))), "zero frames"),
+        (damage("frames", np.zeros((5, 20, 20))), "too small"),
+        (damage("frames", np.full((5, 96, 96), np.nan)), "frame 0: 9216 of 9216 pixels are NaN"),
+        (damage("frames", np.zeros((5, 96, 96))), "no frame can be used"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, calls, capsys, change, words):
+    path = bench(tmp_path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    out = tmp_path / "out.json"
+    assert run("estimate", path, "--json", out) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and "p01.h5" in printed.err
+    assert printed.err.count("\n") == 1 and "Traceback" not in printed.err
+    assert json.loads(out.read_text()) == {}
+
+
+def test_a_fault_of_our_own_is_told_apart(tmp_path, calls, capsys, monkeypatch):
+    bad, good = bench(tmp_path, "fault.h5"), bench(tmp_path)
+    out = tmp_path / "out.json"
+    assert run("estimate", bad, good, "--json", out) == 1
+    assert list(json.loads(out.read_text())) == ["p01.h5"]
+    assert "a fault of jaxcal, please report it: TypeError: unexpected" in capsys.readouterr().err
+    monkeypatch.setenv("JAXCAL_DEBUG", "1")
+    with pytest.raises(TypeError):
+        run("estimate", bad)
+
+
+def test_results_survive_from_series_to_series(tmp_path, calls, monkeypatch):
+    """Stopped in the second series, the answer of the first is there."""
+    paths = [bench(tmp_path), bench(tmp_path, "p02.h5")]
+    out = tmp_path / "out.json"
+    real = sys.modules["jaxcal.calibration"].estimate
+
+    def stopped(series, *arguments, **options):
+        if series.name == "p02.h5":
+            raise KeyboardInterrupt
+        return real(series, *arguments, **options)
+
+    monkeypatch.setattr(sys.modules["jaxcal.calibration"], "estimate", stopped)
+    assert run("estimate", *paths, "--json", out) == 130
+    assert list(json.loads(out.read_text())) == ["p01.h5"]
+
+
+def test_two_series_of_one_name_are_not_mixed_up(tmp_path, calls, capsys):
+    (tmp_path / "other").mkdir()
+    first, second = bench(tmp_path), bench(tmp_path / "other")
+    out = tmp_path / "out.json"
+    assert run("estimate", first, first, second, "--json", out) == 2
+    assert len(calls) == 1
+    assert "another series of this run is called p01.h5 too" in capsys.readouterr().err
+
+
+def test_a_model_that_is_none(tmp_path, calls, capsys):
+    path = bench(tmp_path)
+    assert run("estimate", path, "--model", tmp_path / "gone") == 2
+    (tmp_path / "a.txt").write_text("")
+    assert run("estimate", path, "--model", tmp_path / "a.txt") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "no such model" in lines[0] and "is not a model of jaxcal (no weights" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["estimate"], "no series given"),
+        (["estimate", "a.h5", "--json", "/no/such/folder/out.json"], "there is no folder"),
+        (["estimate", "a.h5", "--report", "."], "is a folder; name a file"),
+        (["calibrate", "--microscope", "titan"], "unknown microscope 'titan'"),
+        (["calibrate", "--microscope", "replay:"], "unknown microscope"),
+        (["calibrate", "--microscope", "replay:none.h5"], "none.h5: no such file"),
+        (["calibrate", "--knobs", "C10,C99"], "--knobs C10,C99: unknown aberration 'C99'"),
+        (["calibrate", "--knobs", "C10,C10"], "C10 is named twice"),
+        (["calibrate", "--knobs", ","], "names no knob"),
+        (["calibrate", "--frames", "0"], "--frames should be positive, got 0"),
+        (["calibrate", "--seed", "-1"], "--seed should be 0 or more"),
+        (["calibrate", "--tolerance", "nan"], "--tolerance should be positive"),
+        (["calibrate", "--hidden-range", "-5"], "--hidden-range should be 0 or more"),
+        (["calibrate", "--energy-kev", "500"], "within 30 to 300 keV, got 500"),
+        (["calibrate", "--semi-angle-mrad", "0.02"], "not in rad"),
+        (["simulate", "x.h5", "--frames", "0"], "--frames should be positive"),
+        (["convert", "none.txt", "--from", "ceos"], "none.txt: No such file"),
+    ],
+)
+def test_arguments_that_cannot_be(tmp_path, calls, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_unknown_options_end_with_status_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("estimate", "--wrong", "1")
+    assert ended.value.code == 2
+
+
+def test_calibrate_the_simulated_microscope(tmp_path, calls, fake_simulation, capsys):
+    out, page = tmp_path / "out.json", tmp_path / "tuned.html"
+    status = run(
+        "calibrate", "--knobs", "C10,C12b", "--frames", 7, "--seed", 3, "--tolerance", 0.8,
+        "--json", out, "--report", page,
+    )  # fmt: skip
+    assert status == 0
+    answers = json.loads(out.read_text())
+    assert list(answers) == ["simulated"]
+    answer = answers["simulated"]
+    assert set(answer["truth_nm"]) == set(answer["x0_nm"]) == {"C10", "C12b"}
+    name, microscope, knobs, options = calls[0]
+    assert (name, microscope, knobs) == ("calibrate", "simulated", ("C10", "C12b"))
+    assert (options["frames"], options["tolerance_nm"], options["seed"]) == (7, 0.8, 3)
+    assert "jaxcal report" in page.read_text()
+    printed = capsys.readouterr().out
+    assert "simulated microscope" in printed and "true x0" in printed and "applied" in printed
+
+
+def test_calibrate_a_replay(tmp_path, calls, capsys):
+    path = bench(tmp_path, count=5)
+    out = tmp_path / "out.json"
+    assert run("calibrate", "--microscope", f"replay:{path}", "--json", out) == 0
+    assert list(json.loads(out.read_text())) == ["p01.h5"]
+    assert "truth_nm" not in json.loads(out.read_text())["p01.h5"]
+    assert calls[0][3]["frames"] == 5  # as many as were recorded
+    assert run("calibrate", "--microscope", f"replay:{path}", "--knobs", "C10") == 2
+    assert run("calibrate", "--microscope", f"replay:{path}", "--energy-kev", 200) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "leave --knobs out" in errors[0] and "leave --energy-kev" in errors[1]
+
+
+def test_simulate_writes_a_series_with_its_truth(tmp_path, fake_simulation, capsys):
+    path = tmp_path / "made.h5"
+    arguments = ["simulate", path, "--frames", 4, "--seed", 2, "--hidden-range", 50, "--step", 30]
+    assert run(*arguments) == 0
+    series, truth = read(path), read_truth(path)
+    assert series.frames.shape == (4, 256, 256) and not series.knobs_nm[0].any()
+    assert np.abs(series.knobs_nm).max() <= 30
+    assert len(truth) == 25 and abs(truth["C10"]) <= 50
+    assert "4 frames of 256 x 256" in capsys.readouterr().out
+    assert run(*arguments, "--no-truth") == 0  # its own simulation may be made anew
+    assert read_truth(path) is None
+
+
+def test_simulate_never_replaces_a_measured_series(tmp_path, fake_simulation, capsys):
+    path = bench(tmp_path)
+    before = path.read_bytes()
+    assert run("simulate", path) == 2
+    assert path.read_bytes() == before
+    assert "exists and was not simulated by jaxcal" in capsys.readouterr().err
+
+
+def test_convert_reads_files_and_pipes(tmp_path, capsys, monkeypatch):
+    (tmp_path / "ceos.txt").write_text("C1 -3nm\nB2 10 nm / 30 deg\n")
+    assert run("convert", tmp_path / "ceos.txt", "--from", "ceos", "--form", "json") == 0
+    converted = json.loads(capsys.readouterr().out)
+    assert converted["C10"] == pytest.approx(-3.0)
+    assert np.hypot(converted["C21a"], converted["C21b"]) == pytest.approx(30.0)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=lambda: "O2 5 nm"))
+    assert run("convert", "--from", "jeol", "--to", "nion") == 0
+    assert "C10" in capsys.readouterr().out
+    (tmp_path / "bad.txt").write_text("C1 -3 parsec\n")
+    assert run("convert", tmp_path / "bad.txt", "--from", "ceos") == 2
+    (tmp_path / "empty.txt").write_text("\n")
+    assert run("convert", tmp_path / "empty.txt", "--from", "ceos") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "bad.txt" in lines[0] and "is empty" in lines[1]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    estimate = standins.estimate()
+    estimate.x0_nm = np.array([np.nan, 1.0, np.inf])
+    results.write(tmp_path / "o.json", {"a": results.entry(estimate)})
+    values = json.loads((tmp_path / "o.json").read_text())["a"]["x0_nm"]
+    assert values == {"C10": None, "C12a": 1.0, "C12b": None}
+
+
+def test_json_may_go_to_a_pipe(tmp_path, calls):
+    path = bench(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    results.write(pipe, {"p01.h5": 1})
+    assert json.loads(reader.communicate(timeout=20)[0]) == {"p01.h5": 1}
+    assert path.exists()
+
+
+class Stream(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+def test_progress_keeps_quiet_for_two_seconds_then_speaks_now_and_then(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 4.0, 9.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    stream = Stream(terminal=False)
+    with console.Progress("p01.h5", stream) as progress:
+        for fraction in (0.1, 0.3, 0.4, 0.9):
+            progress("candidates\n of frame 3", fraction)
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "p01.h5: 30 % candidates of frame 3 (3 s)",
+        "p01.h5: 90 % candidates of frame 3 (9 s)",
+    ]
+
+
+def test_progress_draws_a_bar_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Stream(terminal=True)
+    with console.Progress("p01.h5", stream) as progress:
+        progress("compiling")
+        progress("candidates", 0.5)
+        time.sleep(0.15)
+    assert "p01.h5" in stream.getvalue()
+
+
+def jaxcal_command(*arguments):
+    code = (
+        "import sys; from jaxcal.cli import main\n"
+        "try:\n    status = main()\n"
+        "except SystemExit as ended:\n    status = ended.code\n"
+        "heavy = {'jax', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "print('LOADED', *sorted(heavy)); sys.exit(status)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["estimate", "--help"], ["calibrate", "--microscope", "x"], ["estimate"]],
+    ids=" ".join,
+)
+def test_help_and_slips_of_the_hand_load_nothing_heavy(arguments):
+    assert jaxcal_command(*arguments).stdout.splitlines()[-1] == "LOADED"
+
+
+def test_a_file_that_is_not_there_costs_no_jax(tmp_path):
+    done = jaxcal_command("estimate", tmp_path / "none.h5")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "jax" not in done.stdout.splitlines()[-1].split()
