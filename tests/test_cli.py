@@ -58,13 +58,11 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def fake_simulation(monkeypatch):
-    from jaxcal.microscopes import simulated
+    from jaxcal.microscopes import camera
 
     frames = standins.frames(1, 256)
-    stub = SimpleNamespace(
-        draw_instrument=lambda *_: None, acquire=lambda key, instrument, optics, state: frames[0]
-    )
-    monkeypatch.setattr(simulated, "simulation", stub)
+    monkeypatch.setattr(camera, "draw_camera", lambda seed, optics: None)
+    monkeypatch.setattr(camera, "acquire", lambda key, drawn, state: frames[0])
 
 
 def bench(folder, name="p01.h5", count=5):

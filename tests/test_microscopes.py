@@ -9,7 +9,7 @@ import standins
 
 from jaxcal import Microscope, Optics, ReplayMicroscope, SimulatedMicroscope
 from jaxcal.aberrations import NAMES
-from jaxcal.microscopes import simulated
+from jaxcal.microscopes import camera
 from jaxcal.microscopes.simulated import RESIDUALS_NM, draw_state, random_steps
 
 
@@ -31,15 +31,12 @@ def seen(monkeypatch):
     """A simulation that draws nothing and remembers the states it was asked for."""
     states = []
 
-    def acquire(key, instrument, optics, coefficients_nm):
+    def acquire(key, drawn, coefficients_nm):
         states.append(np.array(coefficients_nm))
-        noise = jax.random.normal(key, (256, 256), "float32")
-        return instrument + noise
+        return drawn + jax.random.normal(key, (256, 256), "float32")
 
-    stub = SimpleNamespace(
-        draw_instrument=lambda key, optics: jax.random.uniform(key, (), "float32"), acquire=acquire
-    )
-    monkeypatch.setattr(simulated, "simulation", stub)
+    monkeypatch.setattr(camera, "acquire", acquire)
+    monkeypatch.setattr(camera, "draw_camera", lambda seed, optics: np.float32(seed))
     return states
 
 
@@ -165,3 +162,45 @@ def test_replay_measures_distance_in_quarter_pi_limits():
     microscope.set([0.0, 0.0])
     assert microscope.frame_number == 1
     assert microscope.name == "r.h5"
+
+
+def test_a_real_frame_shows_the_disc_where_and_as_wide_as_stated():
+    """True angles are within 1.5 + 1 + 0.3 % of nominal and the middle within 3 pixels."""
+    microscope = SimulatedMicroscope(hidden_nm={"C10": 60.0, "C12a": 20.0}, seed=2)
+    frame = microscope.acquire()
+    assert frame.shape == (256, 256) and frame.dtype == np.float32 and np.all(np.isfinite(frame))
+    bright = frame > 0.5 * np.median(frame[100:156, 100:156])
+    radius = np.sqrt(np.count_nonzero(bright) / np.pi)
+    assert radius == pytest.approx(microscope.optics.radius_pixels, rel=0.035)
+    middle = [axis.mean() for axis in np.nonzero(bright)]
+    np.testing.assert_allclose(middle, 127.5, atol=3.5)
+    # Fresh film and fresh noise each time; the disc stays where it is.
+    again = microscope.acquire()
+    inside = bright & (again > 0.5 * np.median(again[100:156, 100:156]))
+    assert np.count_nonzero(inside) > 0.97 * np.count_nonzero(bright)
+    assert np.corrcoef(frame[90:166, 90:166].ravel(), again[90:166, 90:166].ravel())[0, 1] < 0.5
+
+
+def test_camera_pixels_average_what_they_cover():
+    grid = camera.Grid(384, 120.0)
+    edges = np.linspace(-1.2, 1.2, 257)
+    weights = camera.overlap(edges, grid)
+    np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-12)
+    line = (np.arange(384) - 192) / 120.0
+    # Averages of a straight line are its values at the middles, up to the grid's own steps.
+    np.testing.assert_allclose(weights @ line, (edges[1:] + edges[:-1]) / 2, atol=0.5 / 120.0)
+
+
+def test_states_too_steep_for_any_grid_are_refused():
+    microscope = SimulatedMicroscope(hidden_nm={"C10": 5000.0})
+    with pytest.raises(ValueError, match="sampling too coarse"):
+        microscope.acquire()
+
+
+def test_finer_grids_are_taken_where_they_are_needed(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(camera, "_expose", lambda *arguments: chosen.append(arguments[-1].size))
+    drawn = camera.draw_camera(0, standins.optics(256))
+    for defocus in (10.0, 500.0, 800.0):
+        camera.acquire(jax.random.key(0), drawn, np.eye(25)[0] * defocus)
+    assert chosen == sorted(chosen) and len(set(chosen)) == 3

@@ -3,13 +3,12 @@
 import jax
 import numpy as np
 
-from jaxcal import simulation
 from jaxcal.aberrations import NAMES, ORDER, dictionary, indices, vector
+from jaxcal.microscopes import camera
 from jaxcal.microscopes.protocol import settings
 from jaxcal.optics import Optics
 
 FIRST_ORDER = ("C10", "C12a", "C12b")
-FRAME_PIXELS = 256
 DISC_FRACTION = 0.84
 """Diameter of the aperture's image over the side of the frame."""
 
@@ -25,7 +24,7 @@ SECOND_ORDER_FACTOR = 5.0
 
 def simulated_optics(energy_keV=200.0, semi_angle_mrad=20.0):
     """Nominal `Optics` of a simulated camera: the disc fills `DISC_FRACTION` of the frame."""
-    pixel = 2 * semi_angle_mrad / (DISC_FRACTION * FRAME_PIXELS)
+    pixel = 2 * semi_angle_mrad / (DISC_FRACTION * camera.PIXELS)
     return Optics(energy_keV, semi_angle_mrad, pixel)
 
 
@@ -126,8 +125,8 @@ class SimulatedMicroscope:
         self.truth_nm = dictionary(self._hidden, self.knob_names)
         self.knobs_nm = np.zeros(count)
         self.frames_taken = 0
-        drawn, self._noise = jax.random.split(jax.random.key(seed))
-        self._instrument = simulation.draw_instrument(drawn, self.optics)
+        self._noise = jax.random.fold_in(jax.random.key(seed), 1)
+        self._camera = camera.draw_camera(seed, self.optics)
 
     def set(self, knobs_nm):
         """Turn the knobs to (P,) nm, counted from the start."""
@@ -142,7 +141,7 @@ class SimulatedMicroscope:
     def acquire(self):
         """One frame, (256, 256) float32 counts."""
         key = jax.random.fold_in(self._noise, self.frames_taken)
-        frame = simulation.acquire(key, self._instrument, self.optics, self.state_nm())
+        frame = camera.acquire(key, self._camera, self.state_nm())
         self.frames_taken += 1
         return np.asarray(frame)
 
