@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "spectra", "vae", "latent_map", "em", "refine", "acquisition",
+    "aperture", "spectra", "vae", "latent_map", "em", "refine", "acquisition",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
@@ -45,6 +45,7 @@ FORBIDDEN = {
     "specimen": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram", "detector"},
     "ronchigram": {"detector", "spectra", "vae", "latent_map", "em", "simulation"},
     "detector": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram"},
+    "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
     "spectra": {"vae", "latent_map", "em", "simulation", "stream"},
     "simulation": {"vae", "latent_map", "em"},
     "vae": WAVE_OPTICS | {"spectra", "latent_map", "em", "refine", "acquisition"},
