@@ -149,6 +149,11 @@ def main(arguments=None):
     Returns:
         The exit status, 0, 1 or 2.
     """
+    if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
+        import jaxcal
+
+        print(f"jaxcal {jaxcal.__version__}")
+        return 0
     chosen = tyro.cli(
         Calibrate | Estimate | Simulate | Train | Convert,
         prog="jaxcal",

@@ -78,8 +78,10 @@ def display_spectrum(frame, optics):
         reach: highest frequency shown, cycles per aperture radius.
         image: (N, N) log power, zero frequency in the middle, the smooth part blanked.
     """
-    frame = np.asarray(frame, float)
-    row, column, radius = _disc(frame, optics)
+    factor = min(frame.shape)
+    frame = _smaller(frame, 384)
+    factor //= min(frame.shape)  # frequencies of interest lie far below the camera's own
+    row, column, radius = _disc(frame, optics, factor)
     y, x = np.indices(frame.shape, dtype=float)
     distance = np.hypot(x - column, y - row) / radius
     weight = np.cos(0.5 * np.pi * np.clip((distance - 0.6) / 0.36, 0, 1)) ** 2
@@ -311,7 +313,7 @@ class _drawing:
     @staticmethod
     def _save(figure):
         file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", dpi=160, metadata={"Date": None})
         return file.getvalue()
 
 
@@ -361,9 +363,9 @@ def _in_disc(frame, optics):
     return half / radius, cut
 
 
-def _disc(frame, optics):
-    """Row, column and radius (pixels) of the disc, good enough for a picture."""
-    radius = optics.semi_angle_mrad / optics.pixel_mrad
+def _disc(frame, optics, factor=1):
+    """Row, column and radius (pixels binned by ``factor``) of the disc, for a picture."""
+    radius = optics.semi_angle_mrad / optics.pixel_mrad / factor
     middle = (np.array(frame.shape) - 1) / 2
     inside = np.percentile(frame, 75)
     bright = frame > 0.5 * (inside + np.percentile(frame, 2))

@@ -8,6 +8,7 @@ Anything more in a file is ignored, except the optional truth of a simulated one
 """
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,13 +117,7 @@ def read(path):
             numbers = {name: _number_attribute(file, name) for name in _NUMBERS}
             if frames.ndim == 3 and frames.shape[0] > 0:
                 _check_frame_shape(frames.shape)  # before reading what may be gigabytes
-            try:
-                frames, knobs = frames[...], knobs[...]
-            except OSError as error:
-                raise SeriesError(
-                    f"the data cannot be read ({_first_line(error)})",
-                    "copy the file again, it seems to be cut off or damaged",
-                ) from None
+            frames, knobs = frames[...], knobs[...]
         return Series(frames, knobs, names, _optics(numbers), os.path.basename(path))
     except SeriesError as error:
         raise error.at(path) from None
@@ -194,7 +189,9 @@ _LAYOUT = (
 )
 
 
+@contextmanager
 def _open(path):
+    """The open HDF5 file; whatever HDF5 stumbles over in it becomes a SeriesError."""
     import h5py
 
     path = Path(path)
@@ -207,11 +204,12 @@ def _open(path):
     if not h5py.is_hdf5(path):
         raise SeriesError("is not an HDF5 file", f"convert it: {_LAYOUT}")
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
         raise SeriesError(
-            f"HDF5 cannot open it ({_first_line(error)})",
-            "copy it again, or close the program that is writing it",
+            f"HDF5 cannot read it ({_first_line(error)})",
+            "copy it again if it is cut off or still being written, or store it uncompressed",
         ) from None
 
 
@@ -219,7 +217,7 @@ def _dataset(file, name):
     import h5py
 
     if name not in file:
-        there = ", ".join(file) or "nothing"
+        there = ", ".join(map(_text, file)) or "nothing"
         raise SeriesError(f"has no dataset {name!r}, it holds {there}", f"add it: {_LAYOUT}")
     if not isinstance(file[name], h5py.Dataset):
         raise SeriesError(f"{name!r} is a group", f"make it a dataset: {_LAYOUT}")
@@ -228,7 +226,7 @@ def _dataset(file, name):
 
 def _attribute(file, name):
     if name not in file.attrs:
-        there = ", ".join(file.attrs) or "none"
+        there = ", ".join(map(_text, file.attrs)) or "none"
         raise SeriesError(f"has no attribute {name!r}, it has {there}", f"add it: {_LAYOUT}")
     return file.attrs[name]
 
