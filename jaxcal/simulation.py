@@ -85,7 +85,7 @@ def _uniform(key, low, high):
 
 
 #: Standard deviations of the aberrations that are fixed and untuned, nm, by radial order n >= 3.
-RESIDUAL_NM = {"C30": 1500.0, "C32": 300.0, "C34": 300.0, "C41": 1500.0, "C43": 1500.0,
+RESIDUAL_NM = {"C30": 2000.0, "C32": 300.0, "C34": 300.0, "C41": 1500.0, "C43": 1500.0,
                "C45": 1500.0, "C50": 150e3, "C52": 5e3, "C54": 5e3, "C56": 5e3}
 _RESIDUAL_SD = np.array([RESIDUAL_NM.get(name[:3], 0.0) for name in aberrations.NAMES])
 
@@ -100,7 +100,7 @@ def draw_instrument(key, per_nm, unit_per_nm):
     """
     keys = jax.random.split(key, 11)
     per_nm = jnp.asarray(per_nm)
-    camera_radius = _uniform(keys[0], 70.0, 140.0)  # pixels
+    camera_radius = _log_uniform(keys[0], 64.0, 400.0)  # pixels
     return Instrument(
         log_amplitude=film_spectrum(keys[1], unit_per_nm),
         tail=_uniform(keys[2], 0.0, 0.8),
