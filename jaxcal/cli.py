@@ -105,11 +105,11 @@ class Train:
     """Train a model on simulated spectra; goes on where an earlier run was stopped."""
 
     directory: tyro.conf.Positional[Path]
-    """Folder of the run: checkpoints, configuration, losses and, at the end, the model."""
-    steps: Whole = None
-    """Training steps (default: those of the shipped model)."""
-    batch: Whole = None
-    """Spectra in a step (default: as for the shipped model)."""
+    """Folder of the run: configuration, checkpoints, losses and, at the end, the model."""
+    vae_rounds: Whole = None
+    """Rounds of simulated spectra for the autoencoder (default: as for the shipped model)."""
+    map_rounds: Whole = None
+    """Rounds for the map from aberrations to latents (default: as for the shipped model)."""
     seed: int = 0
     """Fixes the data and the weights."""
 

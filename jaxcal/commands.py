@@ -137,20 +137,20 @@ def simulate(arguments):
 
 
 def train(arguments):
-    for name in ("steps", "batch"):
-        if getattr(arguments, name) is not None:
-            _positive(name, getattr(arguments, name))
+    given = {"vae_rounds": arguments.vae_rounds, "map_rounds": arguments.map_rounds}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        _positive(name.replace("_", "-"), value)
     _not_negative("seed", arguments.seed)
     if arguments.directory.exists() and not arguments.directory.is_dir():
         raise InputError(f"{arguments.directory}: is a file; name a folder for the training run")
 
     from jaxcal import training
 
-    given = {"steps": arguments.steps, "batch": arguments.batch, "seed": arguments.seed}
-    config = training.Config(**{name: value for name, value in given.items() if value is not None})
+    config = training.Config(seed=arguments.seed, **given)
     with console.Progress("train") as progress:
-        training.train(config, arguments.directory, progress)
-    print(f"{arguments.directory}: trained; use it with --model {arguments.directory}")
+        path = training.train(config, arguments.directory, progress)
+    print(f"trained: use it with --model {path}")
     return ANSWERED
 
 
@@ -258,7 +258,9 @@ def _knobs(text):
 
 def _load_model(path):
     if path is not None and not path.exists():
-        raise InputError(f"{path}: no such model; give the folder or file that jaxcal train wrote")
+        raise InputError(f"{path}: no such model; give the file that jaxcal train wrote")
+    if path is not None and path.is_dir() and (path / "model.safetensors").exists():
+        path = path / "model.safetensors"  # the folder of a training run will do
     from jaxcal import model
 
     try:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "aperture", "spectra", "vae", "latent_map", "em", "refine", "acquisition",
+    "disc_fit", "aperture", "spectra", "vae", "latent_map", "em", "refine", "acquisition",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
@@ -45,8 +45,9 @@ FORBIDDEN = {
     "specimen": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram", "detector"},
     "ronchigram": {"detector", "spectra", "vae", "latent_map", "em", "simulation"},
     "detector": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram"},
-    "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
     "spectra": {"vae", "latent_map", "em", "simulation", "stream"},
+    "disc_fit": {"vae", "latent_map", "em", "simulation", "stream", "aperture"},
+    "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
     "simulation": {"vae", "latent_map", "em"},
     "vae": WAVE_OPTICS | {"spectra", "latent_map", "em", "refine", "acquisition"},
     "latent_map": WAVE_OPTICS | {"spectra", "vae", "em", "refine", "acquisition"},

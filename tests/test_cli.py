@@ -308,6 +308,27 @@ def test_convert_reads_files_and_pipes(tmp_path, capsys, monkeypatch):
     assert len(lines) == 2 and "bad.txt" in lines[0] and "is empty" in lines[1]
 
 
+def test_train_hands_over_what_was_given(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def train(config, directory, progress):
+        progress("round 1", 0.5)
+        asked.append((config, directory))
+        return directory / "model.safetensors"
+
+    stub = SimpleNamespace(Config=lambda **options: options, train=train)
+    monkeypatch.setitem(sys.modules, "jaxcal.training", stub)
+    monkeypatch.setattr(jaxcal, "training", stub, raising=False)
+    assert run("train", tmp_path / "run", "--vae-rounds", 3, "--seed", 5) == 0
+    assert asked == [({"seed": 5, "vae_rounds": 3}, tmp_path / "run")]
+    assert "--model " in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert run("train", tmp_path / "file") == 2
+    assert run("train", tmp_path / "run", "--map-rounds", 0) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "is a file" in lines[0] and "--map-rounds should be positive" in lines[1]
+
+
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     estimate = standins.estimate()
     estimate.x0_nm = np.array([np.nan, 1.0, np.inf])
