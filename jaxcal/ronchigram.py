@@ -6,6 +6,7 @@ of wavelength / semi-angle, aberrations as phases at the aperture's edge in radi
 pixel ``(N/2, N/2)`` and intensity 1 inside the disc where there is no specimen.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -82,7 +83,9 @@ def quadrature(focal_spread, source_size, focal_nodes: int = 5, source_nodes: in
     source, source_weight = np.polynomial.hermite.hermgauss(source_nodes)
     f, x, y = (a.ravel() for a in np.meshgrid(focal, source, source, indexing="ij"))
     weight = np.einsum("i,j,k->ijk", focal_weight, source_weight, source_weight).ravel()
-    root2 = np.sqrt(2.0)
+    root2 = math.sqrt(2.0)  # a Python float, which leaves float32 alone under x64
+    dtype = jnp.result_type(focal_spread, source_size, 1.0)
+    f, x, y = (jnp.asarray(node, dtype) for node in (f, x, y))
     shifts = jnp.stack(
         [root2 * focal_spread * f, root2 * source_size * x, root2 * source_size * y], axis=-1
     )
@@ -99,7 +102,7 @@ def phase_plate(phases, size: int, radius: float):
 
 
 def defocus_and_shift(shift, size: int, radius: float):
-    """exp(-i (a rho^2 + 2 pi rho.d)) of one node (3,) = (a, d_x, d_y): two lines, (1, N) and (N, 1).
+    """exp(-i (a rho^2 + 2 pi rho.d)) of a node (3,) = (a, d_x, d_y): lines (1, N) and (N, 1).
 
     Defocus and displacement are sums of a function of x and one of y, so their phase factor is
     the product of two lines and costs no sine or cosine on the grid.

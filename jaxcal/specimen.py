@@ -4,6 +4,8 @@ Lengths in units of wavelength / semi-angle, spatial frequencies q in units of
 semi-angle / wavelength, arrays in FFT order.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def amorphous_phase(noise, log_amplitude, radius: float, slices: int = 1):
     transfer = jnp.where(q <= band_limit(size, radius), jnp.exp(shape), 0.0)
     # white noise of unit variance has the power (pixel side)^2 per unit area of q
     pixel_side = radius / size
-    spectrum = jnp.fft.rfft2(noise) * (transfer / (pixel_side * np.sqrt(slices)))
+    spectrum = jnp.fft.rfft2(noise) * (transfer / (pixel_side * math.sqrt(slices)))
     return jnp.fft.irfft2(spectrum, s=noise.shape[-2:])
 
 
