@@ -25,26 +25,11 @@ MASK[0] = False  # f_y = -32 has no mirror image on the grid
 
 
 class Disc(NamedTuple):
-    """The aperture's image: centre (column, row) and radius, all in pixels (centres at integers)."""
+    """The aperture's image: centre (column, row) and radius, pixels, pixel centres at integers."""
 
     column: jax.Array | float
     row: jax.Array | float
     radius: jax.Array | float
-
-
-class Quality(NamedTuple):
-    """What a frame looks like: counts inside and outside the disc, and the faults' fractions.
-
-    inside, outside: median counts; saturated: fraction of the disc at the frame's maximum;
-    edge_scatter: rms of the edge about the fitted circle over its radius; contrast: inside
-    minus outside over the noise of the outside, large where there is a disc at all.
-    """
-
-    inside: jax.Array
-    outside: jax.Array
-    saturated: jax.Array
-    edge_scatter: jax.Array
-    contrast: jax.Array
 
 
 def window(rho):
