@@ -34,7 +34,8 @@ class Detector(NamedTuple):
 def transfer_function(shape, blur, pixel=1.0):
     """MTF (rows, columns//2 + 1) of a Gaussian blur and of the square pixel's own area."""
     fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
-    return jnp.sinc(fx * pixel) * jnp.sinc(fy * pixel) * jnp.exp(-2 * (jnp.pi * blur) ** 2 * (fx**2 + fy**2))
+    gaussian = jnp.exp(-2 * (jnp.pi * blur) ** 2 * (fx**2 + fy**2))
+    return jnp.sinc(fx * pixel) * jnp.sinc(fy * pixel) * gaussian
 
 
 def expected(intensity, detector: Detector):

@@ -99,6 +99,9 @@ class Settings(NamedTuple):
     climbing: int = 128
 
 
+DEFAULT = Settings()
+
+
 class Result(NamedTuple):
     """candidates: the posterior's; parameters: the M-step's; evidences: log marginal likelihood
     (with the prior of the parameters) by iteration; converged, message: why it stopped."""
@@ -223,7 +226,7 @@ def move(key, candidates: Candidates, parameters, experiment, map_):
 
 
 def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.Array]:
-    """Resample by log weights (N,), adding their mean to the evidence; also the effective number."""
+    """Resample by log weights (N,); their mean joins the evidence. Also the effective number."""
     weights = jnp.exp(log_weights - jnp.max(log_weights))
     chosen = resample(key, weights)
     return candidates._replace(
@@ -320,7 +323,7 @@ def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:
     return Parameters(process, jnp.zeros_like(experiment.actuator_sd))
 
 
-def run(key, experiment: Experiment, map_: Map, settings: Settings = Settings(),
+def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
         parameters: Parameters | None = None, progress=None) -> Result:
     """EM from the prior to the posterior.
 

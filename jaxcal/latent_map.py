@@ -2,9 +2,9 @@
 
 For frame t in state x_t an instrument shows the latents
 
-    z_t = m(x_t) + Phi(x_t) nu + L(x_t) [delta(x_t) + e_t],   e_t ~ N(0, sigma^2 1)
+    W(x_t) [z_t - m(x_t) - Phi(x_t) nu] = delta(x_t) + e_t,   e_t ~ N(0, sigma^2 1)
 
-where m, Phi and L come from simulation (a network), nu ~ N(0, 1) are the instrument's nuisances
+where m, Phi and W come from simulation (a network), nu ~ N(0, 1) are the instrument's nuisances
 (one draw for all frames), and delta, the gap between simulation and instrument, is a Gaussian
 process in each whitened latent whose kernel has the symmetry of the instrument. nu and delta are
 integrated in closed form. States are in whatever units the map was trained in; nothing here knows
@@ -20,7 +20,6 @@ import jax.scipy.linalg as linalg
 import numpy as np
 import tinygp
 from flax import nnx
-
 
 LEFT_OUT = 1e3  # a frame with a larger noise factor is not counted
 
@@ -38,11 +37,11 @@ class Symmetry:
 
 
 class Prediction(NamedTuple):
-    """Latents at one state: mean (D,), nuisance sensitivities (R, D), noise Cholesky (D, D)."""
+    """Latents at one state: mean (D,), nuisance sensitivities (R, D), whitening of noise (D, D)."""
 
     mean: jax.Array
     sensitivity: jax.Array
-    cholesky: jax.Array
+    whitening: jax.Array
 
 
 class Hyperparameters(NamedTuple):
@@ -96,8 +95,8 @@ class MapNetwork(nnx.Module):
         small = nnx.initializers.normal(1e-3)
         self.mean = nnx.Linear(hidden, latents, rngs=rngs)
         self.sensitivity = nnx.Linear(hidden, nuisances * latents, rngs=rngs, kernel_init=small)
-        self.cholesky = nnx.Linear(hidden, latents * (latents + 1) // 2, rngs=rngs,
-                                   kernel_init=small)
+        self.whitening = nnx.Linear(hidden, latents * (latents + 1) // 2, rngs=rngs,
+                                    kernel_init=small)
 
     def features(self, state):
         """Hidden features of states (..., P), near the origin and far from it."""
@@ -120,7 +119,7 @@ class MapNetwork(nnx.Module):
         sensitivity = jnp.stack([
             averaged[c] @ kernel[:, r] for r, c in enumerate(which.ravel())
         ]) + bias * jnp.asarray(invariant[:, None], bias.dtype)
-        return Prediction(self.mean(even), sensitivity, unpack(self.cholesky(even), self.latents))
+        return Prediction(self.mean(even), sensitivity, unpack(self.whitening(even), self.latents))
 
 
 def unpack(entries, size: int):
@@ -131,12 +130,12 @@ def unpack(entries, size: int):
     return lower - jnp.diag(diagonal) + jnp.diag(jnp.exp(diagonal))
 
 
-def flat_prediction(latent_mean, latent_cholesky, nuisances: int):
+def flat_prediction(latent_mean, latent_whitening, nuisances: int):
     """The published form: no simulated mean, the latents' overall mean and spread instead."""
     empty = jnp.zeros((nuisances, latent_mean.shape[0]), latent_mean.dtype)
 
     def predict(state):
-        return Prediction(latent_mean, empty, latent_cholesky)
+        return Prediction(latent_mean, empty, latent_whitening)
 
     return predict
 
@@ -144,9 +143,9 @@ def flat_prediction(latent_mean, latent_cholesky, nuisances: int):
 def log_density(prediction: Prediction, latents, nuisances):
     """Log density of latents (D,) at known nuisances (R,): the training loss of the map."""
     residual = latents - prediction.mean - nuisances @ prediction.sensitivity
-    white = linalg.solve_triangular(prediction.cholesky, residual, lower=True)
-    log_det = jnp.sum(jnp.log(jnp.diag(prediction.cholesky)))
-    return -0.5 * jnp.sum(white**2) - log_det - 0.5 * white.size * np.log(2 * np.pi)
+    white = prediction.whitening @ residual
+    log_det = jnp.sum(jnp.log(jnp.diag(prediction.whitening)))
+    return log_det - 0.5 * jnp.sum(white**2) - 0.5 * white.size * np.log(2 * np.pi)
 
 
 class Symmetrised(tinygp.kernels.Kernel):
@@ -189,10 +188,9 @@ def log_likelihood(hyper: Hyperparameters, predict, states, latents, signs, scal
     predictions = jax.vmap(predict)(states)
     residual = latents - predictions.mean
     stacked = jnp.concatenate([residual[:, None], predictions.sensitivity], axis=1)
-    white = jax.vmap(lambda c, s: linalg.solve_triangular(c, s.T, lower=True))(
-        predictions.cholesky, stacked)  # (T, D, 1 + R)
+    white = jnp.einsum("tij,trj->tir", predictions.whitening, stacked)  # (T, D, 1 + R)
     kept = (frame_noise < LEFT_OUT)[:, None]
-    log_det = jnp.sum(kept * jnp.log(jnp.diagonal(predictions.cholesky, axis1=-2, axis2=-1)))
+    log_det = -jnp.sum(kept * jnp.log(jnp.diagonal(predictions.whitening, axis1=-2, axis2=-1)))
     process = tinygp.GaussianProcess(
         gap_kernel(hyper, signs), kernel_coordinates(states, scale),
         diag=(jnp.exp(hyper.log_noise) * frame_noise) ** 2)

@@ -149,7 +149,8 @@ def load(path=None) -> Model:
     Raises:
         ValueError: the file is missing or no jaxcal model.
     """
-    path = Path(path) if path else Path(str(resources.files("jaxcal") / "models/default.safetensors"))
+    shipped = resources.files("jaxcal") / "models" / "default.safetensors"
+    path = Path(path or str(shipped))
     if not path.is_file():
         raise ValueError(f"{path}: no such model file; train one with 'jaxcal train' or leave the "
                          "option out to use the model that ships with jaxcal")

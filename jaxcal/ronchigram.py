@@ -7,6 +7,7 @@ pixel ``(N/2, N/2)`` and intensity 1 inside the disc where there is no specimen.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -36,18 +37,24 @@ def amplitude(x, y, radius: float):
     return jnp.clip((1.0 - jnp.sqrt(x * x + y * y)) * radius / EDGE_PIXELS + 0.5, 0.0, 1.0)
 
 
-def steepest_slope(phases):
+def steepest_slope(phases, azimuths: int = 48, circles=(0.5, 0.8, 1.0)):
     """Largest |grad W| inside the aperture, waves per aperture radius, of edge phases (25,) in rad.
 
-    That of pure defocus of w waves at the edge is 2 w. Taken over three circles up to the edge.
+    That of pure defocus of w waves at the edge is 2 w. Taken on circles up to the edge: with the
+    default ones it comes out up to 2 % low, with 360 azimuths and 20 circles by less than 1e-6.
     """
     phases = jnp.asarray(phases)
     gradient = jax.vmap(jax.grad(aberrations.chi, argnums=(1, 2)), in_axes=(None, 0, 0))
-    angle = np.linspace(0.0, 2 * np.pi, 48, endpoint=False)
-    circles = np.array([0.5, 0.8, 1.0])[:, None]
+    angle = np.linspace(0.0, 2 * np.pi, azimuths, endpoint=False)
+    circles = np.asarray(circles)[:, None]
     x, y = (jnp.asarray((circles * f(angle)).ravel(), phases.dtype) for f in (np.cos, np.sin))
     slope_x, slope_y = gradient(phases, x, y)
     return jnp.max(jnp.hypot(slope_x, slope_y)) / (2 * jnp.pi)
+
+
+_finely = jax.jit(
+    partial(steepest_slope, azimuths=360, circles=tuple(np.linspace(0.05, 1.0, 20).tolist()))
+)
 
 
 def required_radius(phases) -> float:
@@ -55,19 +62,32 @@ def required_radius(phases) -> float:
 
     The real-space cell, wavelength/pixel angle, must exceed twice the largest displacement
     |grad W| of a ray; in units of the aperture that reads radius >= 2 max|grad W|.
+
+    Args:
+        phases: (25,) edge phases, rad; concrete values, not tracers.
     """
-    return float(2.0 * steepest_slope(phases))
+    return float(2.0 * _finely(jnp.asarray(phases, jnp.result_type(float))))
 
 
 def check_sampling(phases, size: int, radius: float) -> None:
-    """Raise ValueError where a (size, size) grid is too coarse, and say which size would do."""
+    """What to call before simulating on a (size, size) grid with ``radius`` pixels to the aperture.
+
+    Args:
+        phases: (25,) edge phases, rad; concrete values, not tracers.
+
+    Raises:
+        ValueError: the grid is too coarse for the aberrations; the message says which would do.
+    """
     need = required_radius(phases)
+    if not np.isfinite(need):
+        raise ValueError("the aberrations are not finite: check the state and the knobs, in nm")
     if need > radius:
-        fitting = int(2 ** np.ceil(np.log2(size * need / radius)))
+        fitting = 2 ** math.ceil(math.log2(size * need / radius))
         raise ValueError(
-            f"sampling too coarse: the aberrations need an aperture radius of {need:.0f} pixels, "
-            f"the {size} x {size} grid has {radius:.0f}; use a grid of at least "
-            f"{fitting} x {fitting} with a radius of {need:.0f} pixels or smaller aberrations"
+            f"sampling too coarse: the aberrations need an aperture radius of {math.ceil(need)} "
+            f"pixels, the {size} x {size} grid has {radius:.0f}; use a grid of at least "
+            f"{fitting} x {fitting} with a radius of {math.ceil(need)} pixels or smaller "
+            f"aberrations"
         )
 
 

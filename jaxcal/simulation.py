@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcal import aberrations, detector, ronchigram, specimen
-from jaxcal.optics import Optics, edge_phases
 
 
 class Instrument(NamedTuple):
@@ -64,7 +63,8 @@ def film_spectrum(key, unit_per_nm):
     q = jnp.asarray(specimen.KNOTS, jnp.float32) * unit_per_nm
 
     def amplitude(q):
-        factor = -_uniform(keys[1], 0.7, 1.4) * jnp.log1p((q / _log_uniform(keys[0], 2.0, 6.0)) ** 2)
+        width = _log_uniform(keys[0], 2.0, 6.0)
+        factor = -_uniform(keys[1], 0.7, 1.4) * jnp.log1p((q / width) ** 2)
         hole = _uniform(keys[2], 0.0, 0.9) * jnp.exp(-((q / _uniform(keys[3], 1.0, 4.0)) ** 2))
         peak = _uniform(keys[4], 0.0, 0.8) * jnp.exp(
             -(((q - _uniform(keys[5], 2.5, 6.0)) / _uniform(keys[6], 0.7, 1.5)) ** 2))
@@ -106,7 +106,7 @@ def draw_instrument(key, per_nm, unit_per_nm):
         tail=_uniform(keys[2], 0.0, 0.8),
         focal_spread=_uniform(keys[3], 1.5, 8.0) * per_nm[0],
         thickness=_uniform(keys[4], 0.0, 10.0) * per_nm[0],
-        residual=jax.random.normal(keys[5], (25,)) * jnp.asarray(_RESIDUAL_SD, per_nm.dtype) * per_nm,
+        residual=jax.random.normal(keys[5], (25,)) * _RESIDUAL_SD.astype(per_nm.dtype) * per_nm,
         electrons=_log_uniform(keys[6], 20.0, 1000.0) * jnp.pi * 115.0**2,
         blur=_uniform(keys[7], 0.3, 1.3) / camera_radius,
         pixel=1.0 / camera_radius,

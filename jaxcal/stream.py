@@ -123,12 +123,12 @@ def simulate(key, bucket: Bucket) -> Batch:
     nuisance = nuisance_vector(instrument)
 
     def entry(image, waves):
-        fixed = waves[aberrations.indices(FIXED)] 
+        fixed = waves[aberrations.indices(FIXED)]
         return image, waves, nuisance.at[-len(FIXED):].set(fixed)
 
     entries = [entry(images[0], waves), entry(spectra.flip(images[0]), aberrations.flip(waves)),
                entry(images[1], turned), entry(spectra.flip(images[1]), aberrations.flip(turned))]
-    return Batch(*(jnp.stack(field) for field in zip(*entries)))
+    return Batch(*(jnp.stack(field) for field in zip(*entries, strict=True)))
 
 
 def batch(key, bucket: Bucket) -> Batch:

@@ -40,11 +40,11 @@ class Config:
     """
 
     seed: int = 0
-    vae_rounds: int = 1700
-    map_rounds: int = 1400
+    vae_rounds: int = 1500
+    map_rounds: int = 1200
     replays: int = 2
     buffer: int = 64
-    vae_rate: float = 2e-3
+    vae_rate: float = 3e-3
     map_rate: float = 3e-3
     map_hidden: int = 128
     map_batch: int = 512
@@ -89,10 +89,10 @@ def schedule(rate: float, steps: int):
 
 
 def vae_optimiser(config: Config):
-    """AdamW; the clip is for the first steps, when the decoder is far from any spectrum."""
+    """AdamW on clipped gradients: bright bins of an unlearnt spectrum would drown the rest."""
     steps = config.vae_rounds * (1 + config.replays)
     return optax.chain(
-        optax.clip_by_global_norm(3.0),
+        optax.clip_by_global_norm(0.2),
         optax.adamw(schedule(config.vae_rate, steps), weight_decay=1e-4))
 
 
