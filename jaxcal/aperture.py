@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import disc_fit
-from jaxcal.spectra import END, Disc
+from jaxcal.spectra import END, Disc, binned
 
 NOMINAL_TOLERANCE = 0.15
 """A radius further from the nominal one than this fraction points to wrong nominal values."""
@@ -127,7 +127,7 @@ def _judge(frame, nominal_radius, edge):
     if not edge.coverage > 0 or edge.significance < disc_fit.SIGNIFICANT:
         return _NOTHING._replace(fault=_nothing(frame, nominal_radius), coverage=edge.coverage)
     factor = max(1, int(max(frame.shape) / 512))
-    sample, step = disc_fit.binned(frame, 1)[::factor, ::factor], factor
+    sample, step = binned(frame, 1)[::factor, ::factor], factor
     y = (np.arange(sample.shape[0]) * step - disc.row)[:, None] / disc.radius
     x = (np.arange(sample.shape[1]) * step - disc.column)[None, :] / disc.radius
     rho = np.sqrt(y**2 + x**2)
@@ -152,8 +152,8 @@ def _nothing(frame, nominal_radius):
     if 2 * END * nominal_radius > min(frame.shape):
         return _cut(f"its nominal radius is {nominal_radius:.0f} pixels", frame.shape)
     factor = max(1, int(nominal_radius / 6))
-    low, high = np.quantile(disc_fit.median3(disc_fit.binned(frame, factor)), [0.1, 0.9])
-    noise = disc_fit.noise(disc_fit.binned(frame, 1)) / factor
+    low, high = np.quantile(disc_fit.median3(binned(frame, factor)), [0.1, 0.9])
+    noise = disc_fit.noise(binned(frame, 1)) / factor
     if high - low > 10 * noise:  # of noise alone it would be at most 2.6
         return f"no aperture found near the nominal radius of {nominal_radius:.0f} pixels: {_TABLE}"
     return _blank("nothing stands out of the noise")
@@ -172,8 +172,8 @@ def _plateau(within):
 def _shadow(sample, rho, radius, outside):
     """Fraction of the disc whose neighbourhood, a sixth of a radius, is darker than a third."""
     factor = max(1, min(int(radius / 6), min(sample.shape)))
-    share = disc_fit.binned(rho < 0.92, factor)
-    total = disc_fit.binned(np.where(rho < 0.92, sample - outside, 0.0), factor)
+    share = binned(rho < 0.92, factor)
+    total = binned(np.where(rho < 0.92, sample - outside, 0.0), factor)
     level = total[share > 0.5] / share[share > 0.5]
     return float(np.mean(level < np.quantile(level, 0.8) / 3)) if level.size else 1.0
 

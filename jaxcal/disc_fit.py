@@ -15,23 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcal.spectra import Disc
+from jaxcal.spectra import Disc, binned
 
 _COARSE, _MIDDLE, _FINE = 14, 40, 200  # radii, in binned pixels, of search and two fits
 _SECTORS = 24  # in which the edge must be seen
 _ELLIPSE = 0.015  # largest relative ellipticity; more would follow a shadow's edge
 SOUND = 0.8  # fraction of them that makes a disc
 SIGNIFICANT = 8.0  # least step at the edge, in units of its error
-
-
-def binned(frame, factor):
-    """Mean over blocks of factor x factor pixels, float32; a remainder at the end is left out."""
-    height, width = (side // factor for side in frame.shape)
-    frame = frame[: height * factor, : width * factor]
-    if factor == 1:
-        return frame.astype(np.float32)
-    rows = frame.reshape(height, factor, -1).astype(np.float32).sum(1)
-    return rows.reshape(height, width, factor).sum(2) / factor**2
 
 
 def _unbinned(disc, factor):

@@ -5,6 +5,7 @@ the angles counted from the measured disc's centre in units of its measured radi
 resampled: any frame size, centre and radius gives the same dimensionless grid exactly.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,9 @@ COLUMNS = 64  # f_x = 0 ... 31.5
 ROWS = 128  # f_y = -32 ... 31.5
 LOWEST = 0.75  # frequencies below are illumination, not specimen
 FLAT, END = 0.6, 0.96  # the window: 1 inside FLAT, zero from END, in aperture radii
+
+SMALLEST_RADIUS = 64.0  # of the disc, pixels: twice the highest frequency, so that none is folded
+LARGEST_RADIUS = 140.0  # pixels; larger discs are binned to half of it or more
 
 FREQUENCY_X = SPACING * np.arange(COLUMNS)
 FREQUENCY_Y = SPACING * (np.arange(ROWS) - ROWS // 2)
@@ -38,17 +42,92 @@ def window(rho):
     return jnp.cos(0.5 * jnp.pi * t) ** 2
 
 
-def without_hot_pixels(frame, threshold: float = 6.0):
-    """Frame (H, W) with pixels far above their neighbourhood's median replaced by that median."""
+def binned(frame, factor: int):
+    """Mean over blocks of factor x factor pixels, float32; a remainder at the end is left out.
+
+    NumPy on the host. Pixel k of the result is centred on ``factor * k + (factor - 1)/2``.
+    """
+    height, width = (side // factor for side in frame.shape)
+    frame = frame[: height * factor, : width * factor]
+    if factor == 1:
+        return frame.astype(np.float32)
+    rows = frame.reshape(height, factor, -1).astype(np.float32).sum(1)
+    return rows.reshape(height, width, factor).sum(2) / factor**2
+
+
+def check_disc(disc: Disc) -> None:
+    """Raise ValueError where a disc is too small to carry the spectrum's frequencies.
+
+    The pixels sample f and f - R alike (R = radius in pixels = cycles per radius between them), and
+    the grid reaches |f| = 31.5 on both axes. From R = 64 on, what it holds lies below the Nyquist
+    frequency, and the nearest copies are a whole cycle apart, where the window's kernel leaves 1 %.
+    """
+    if not np.all(np.isfinite(np.asarray(disc, float))):
+        raise ValueError("the aperture's centre and radius are not finite: find the disc first")
+    if disc.radius < SMALLEST_RADIUS:
+        raise ValueError(
+            f"the aperture has a radius of {disc.radius:.1f} pixels, its spectrum needs at least "
+            f"{SMALLEST_RADIUS:.0f}: bin the frames less or take them with a longer camera length"
+        )
+
+
+def log_spectrum(frame, disc: Disc):
+    """Normalised log spectrum (ROWS, COLUMNS), float32, of a frame and its disc: checked.
+
+    Frames whose disc is larger than the models are trained on are binned by an integer first, hot
+    pixels are replaced by their neighbours' median.
+
+    Args:
+        frame: (H, W) counts of any real type; an offset does not matter.
+        disc: of `jaxcal.aperture.find_disc`, pixels; concrete values, not tracers.
+
+    Raises:
+        ValueError: the disc is too small, see `check_disc`.
+    """
+    check_disc(disc)
+    factor = max(1, int(disc.radius / LARGEST_RADIUS * 2))
+    column, row, radius = (np.float32(place) for place in disc)
+    shift = np.float32(0.5 * (factor - 1))
+    small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor)
+    return _log_spectrum(binned(np.asarray(frame), factor), small)
+
+
+@jax.jit
+def _log_spectrum(frame, disc):
+    return log_image(power_spectrum(without_hot_pixels(frame), disc))
+
+
+def without_hot_pixels(frame, threshold: float = 10.0):
+    """Frame (H, W) with pixels far from their neighbourhood's median replaced by that median.
+
+    Far is ``threshold`` times the usual distance in the bright part of the frame: around the disc
+    there is next to no noise, and measured by that, every pixel inside would be far.
+    """
+    frame = jnp.asarray(frame)
     padded = jnp.pad(frame, 1, mode="edge")
     height, width = frame.shape
-    around = jnp.stack(
+    median = _median_of_nine(
         [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
     )
-    median = jnp.median(around, axis=0)
-    excess = frame - median
-    scale = 1.4826 * jnp.median(jnp.abs(excess))
-    return jnp.where(jnp.abs(excess) > threshold * jnp.maximum(scale, 1e-12), median, frame)
+    distance = jnp.abs(frame - median)
+    bright = jnp.where(median >= jnp.mean(median), distance, jnp.nan)
+    usual = jnp.maximum(1.4826 * jnp.nanmedian(bright), 1e-12)
+    return jnp.where(distance > threshold * usual, median, frame)
+
+
+def _median_of_nine(images):
+    """Pixelwise median of nine images by Paeth's network of minima and maxima.
+
+    Rows of three are sorted; the median of nine is that of the largest of the lowest, the median
+    of the middle and the smallest of the highest.
+    """
+
+    def sort(a, b, c):
+        low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+        return jnp.minimum(low, c), jnp.maximum(low, jnp.minimum(high, c)), jnp.maximum(high, c)
+
+    low, middle, high = zip(*(sort(*images[k : k + 3]) for k in (0, 3, 6)), strict=True)
+    return sort(sort(*low)[2], sort(*middle)[1], sort(*high)[0])[1]
 
 
 def power_spectrum(frame, disc: Disc):
@@ -59,8 +138,11 @@ def power_spectrum(frame, disc: Disc):
     size drop out; an offset must have been subtracted. White noise of variance v per pixel
     gives P = v / (F0 R)^2.
     """
+    frame = jnp.asarray(frame)
+    frame = frame.astype(jnp.result_type(frame, jnp.float32))  # counts may be integers
     height, width = frame.shape
     dtype = frame.dtype
+    disc = Disc(*(jnp.asarray(place, dtype) for place in disc))
     x = (jnp.arange(width, dtype=dtype) - disc.column) / disc.radius
     y = (jnp.arange(height, dtype=dtype) - disc.row) / disc.radius
     weight = window(jnp.sqrt(x[None, :] ** 2 + y[:, None] ** 2))
@@ -68,10 +150,13 @@ def power_spectrum(frame, disc: Disc):
     contrast = weight * (frame / mean - 1.0)
     phase_x = 2 * jnp.pi * x[:, None] * jnp.asarray(FREQUENCY_X, dtype)
     phase_y = 2 * jnp.pi * y[:, None] * jnp.asarray(FREQUENCY_Y[ROWS // 2 :], dtype)
-    along_cos, along_sin = contrast @ jnp.cos(phase_x), contrast @ jnp.sin(phase_x)
-    cos_y, sin_y = jnp.cos(phase_y).T, jnp.sin(phase_y).T
+    # Accelerators multiply float32 with fewer bits unless told otherwise.
+    product = partial(jnp.matmul, precision="highest")
+    along_cos, along_sin = (product(contrast, f(phase_x)) for f in (jnp.cos, jnp.sin))
     # sum c exp(-i(a + b)) for +b and -b from the four products of cosines and sines
-    cc, cs, sc, ss = cos_y @ along_cos, cos_y @ along_sin, sin_y @ along_cos, sin_y @ along_sin
+    cc, cs, sc, ss = (
+        product(f(phase_y).T, along) for f in (jnp.cos, jnp.sin) for along in (along_cos, along_sin)
+    )
     plus = (cc - ss) ** 2 + (cs + sc) ** 2
     minus = (cc + ss) ** 2 + (cs - sc) ** 2
     edge = jnp.zeros_like(plus[:1])  # f_y = -32, outside MASK

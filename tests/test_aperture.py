@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import aperture, detector, disc_fit, ronchigram, simulation, specimen
+from jaxcal import aperture, detector, ronchigram, simulation, specimen, spectra
 from jaxcal.optics import Optics, edge_phases
 
 SIZE, RADIUS = 256, 104.0
@@ -101,7 +101,7 @@ def test_simulated_frames(bins):
     nodes = ronchigram.quadrature(instrument.focal_spread, 0.0, 3, 1)
     intensity = np.asarray(ronchigram.ronchigram(phases, film, radius, nodes))
     camera = detector.Detector(dose=60.0, blur=0.8, counts_per_electron=8.0, offset=200.0)
-    frame = detector.expose(drawn[2], jnp.asarray(disc_fit.binned(intensity, bins)), camera)
+    frame = detector.expose(drawn[2], jnp.asarray(spectra.binned(intensity, bins)), camera)
     middle = (size // 2 - 0.5 * (bins - 1)) / bins
     disc, quality = aperture.find_disc(np.asarray(frame), 0.98 * 72.0)
     assert quality.fault is None
