@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.cluster import hierarchy
 
-from jaxcal import acquisition, aperture, em, spectra, stream
+from jaxcal import acquisition, aperture, em, modes, spectra, stream
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
@@ -20,6 +19,7 @@ PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero
 SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
 MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
 ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
+CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 DECIDED = 0.95  # weight of one mode above which the others are out
 IN_LOOP = em.Settings(candidates=1024, iterations=4)  # while more frames are to come
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
@@ -77,7 +77,8 @@ class Estimate:
 class Calibration:
     """A closed-loop run: the last estimate, those after each frame, and what was applied.
 
-    ``series`` holds every frame taken and its knob setting, without the verification frame, which
+    ``estimate`` includes the verification frame; ``converged`` says that the tolerance was reached
+    and the verification bore it out. ``series`` holds every frame taken and its knob setting, without the verification frame, which
     was taken at ``applied_knobs_nm``. ``limits_nm`` (P,) is the tolerance aimed at; ``truth_nm``
     the hidden state where the microscope is simulated.
     """
@@ -209,65 +210,29 @@ def _summary(result, data, knob_names, good, rejected, latents, images, seconds)
     columns = [STATES.index(name) for name in knob_names]
     positions = np.asarray(result.candidates.positions, float)
     knob_positions = positions[:, columns]
-    members = modes_of(knob_positions)
-    modes = tuple(Mode(len(m) / len(positions), knob_positions[m].mean(0),
-                       _covariance(knob_positions[m])) for m in members)
-    x0 = modes[0].x0_nm
+    clouds = [knob_positions[chosen] for chosen in modes.members(knob_positions)]
+    found = tuple(Mode(len(cloud) / len(positions), cloud.mean(0), modes.covariance(cloud))
+                  for cloud in clouds)
+    x0 = found[0].x0_nm
     gain = np.asarray(em.actuator(result.parameters, data), float)[np.ix_(columns, columns)]
     inverse = np.linalg.inv(gain)
     away = knob_positions - x0
     covariance = away.T @ away / len(away)
-    decided = modes[0].weight >= DECIDED
+    decided = found[0].weight >= DECIDED
     message = result.message
     if not decided:
-        message = (f"not decided: {len(modes)} solutions are left, the likeliest with "
-                   f"{100 * modes[0].weight:.0f} %; take more frames at other knob steps; "
+        message = (f"not decided: {len(found)} solutions are left, the likeliest with "
+                   f"{100 * found[0].weight:.0f} %; take more frames at other knob steps; "
                    f"{message}")
     knobs = np.asarray(data.knobs, float)[: len(good)][:, columns]
     return Estimate(
         knob_names=tuple(knob_names), x0_nm=x0, covariance_nm2=covariance,
         tuned_knobs_nm=-inverse @ x0, tuned_covariance_nm2=inverse @ covariance @ inverse.T,
-        modes=modes, frames_used=len(good), rejected_frames=tuple(rejected),
+        modes=found, frames_used=len(good), rejected_frames=tuple(rejected),
         converged=bool(decided and result.converged), message=message,
         iterations=result.iterations, seconds=seconds, actuator=gain,
         frame_numbers=tuple(good), latents=latents, spectra=images,
         states_nm=x0 + knobs @ gain.T, posterior=(result, data))
-
-
-def modes_of(positions, sample: int = 1024):
-    """Indices of the candidates of each mode, largest first.
-
-    Single linkage in units of the candidates' own spacing, so that modes are what no chain of
-    neighbours connects; stragglers belong to the mode whose member is nearest.
-    """
-    scaled = positions / np.maximum(_spacing(positions), 1e-9)
-    chosen = np.arange(0, len(scaled), max(1, len(scaled) // sample))
-    core = scaled[chosen]
-    labels = hierarchy.fcluster(hierarchy.linkage(core, "single"), 12.0, "distance")
-    large = [k for k in np.unique(labels) if np.mean(labels == k) > 0.005]
-    kept = np.isin(labels, large)
-    core, labels = core[kept], labels[kept]
-    nearest = np.concatenate([
-        np.argmin(((part[:, None] - core[None]) ** 2).sum(-1), axis=1)
-        for part in np.array_split(scaled, max(1, len(scaled) // 256))])
-    groups = [np.flatnonzero(labels[nearest] == k) for k in large]
-    return sorted((g for g in groups if len(g)), key=len, reverse=True)
-
-
-def _spacing(positions):
-    """Typical distance along each axis to the nearest candidate, (P,)."""
-    sample = positions[:: max(1, len(positions) // 512)]
-    scale = np.maximum(sample.std(0), 1e-9)
-    distance = (((sample[:, None] - sample[None]) / scale) ** 2).sum(-1)
-    np.fill_diagonal(distance, np.inf)
-    neighbour = distance.argmin(1)
-    return np.median(np.abs(sample - sample[neighbour]), axis=0)
-
-
-def _covariance(positions):
-    if len(positions) < 2:
-        return np.full((positions.shape[1],) * 2, np.nan)
-    return np.atleast_2d(np.cov(positions.T))
 
 
 def _check_knobs(series: Series):
@@ -328,7 +293,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                                   f"{observations[-1].fault}", "correct that and start again",
                                   frame=number, file=series.name)
             continue
-        answer = infer(observations, series, model, seed=seed, settings=settings, length=frames,
+        answer = infer(observations, series, model, seed=seed, settings=settings, length=frames + 1,
                        progress=lambda message, _: report(
                            f"frame {number + 1}: {message}", number / (frames + 1)))  # noqa: B023
         history.append(answer)
@@ -346,12 +311,33 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     microscope.set(applied)
     report("verify", frames / (frames + 1))
     verification = np.asarray(microscope.acquire())
-    truth = getattr(microscope, "truth_nm", None)
+    stands = np.asarray(getattr(microscope, "knobs_nm", applied), float)
+    observations.append(observe(verification, microscope.optics))
+    longer = Series(np.concatenate([series.frames, verification[None]]),
+                    np.concatenate([series.knobs_nm, stands[None]]), names, series.optics,
+                    series.name)
+    checked = infer(observations, longer, model, seed=seed, settings=settings, length=frames + 1)
     reached = within(answer, limits)
-    answer = replace(answer, converged=bool(reached), message=(
-        f"{'tuned to the tolerance' if reached else 'frame budget spent before the tolerance'} "
-        f"after {len(shots)} frames; {answer.message}"))
-    return Calibration(answer, tuple(history), series, verification, applied, limits, truth)
+    holds, verdict = _verify(answer, checked, observations[-1].fault, limits)
+    spent = "tuned to the tolerance" if reached else "frame budget spent before the tolerance"
+    final = replace(checked if observations[-1].fault is None else answer,
+                    converged=reached and holds,
+                    message=f"{spent} after {len(shots)} frames; {verdict}; {answer.message}")
+    return Calibration(final, tuple(history), series, verification, applied, limits,
+                       getattr(microscope, "truth_nm", None))
+
+
+def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
+    """Whether the frame at the applied setting bears the estimate out, and a sentence on it."""
+    if fault is not None:
+        return False, f"the verification frame cannot be used: {fault}"
+    moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
+    sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
+    if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):
+        return True, "verified with one more frame"
+    worst = int(np.argmax(moved / np.maximum(limits, CONSISTENT * sd)))
+    return False, (f"the verification frame disagrees: with it {after.knob_names[worst]} tunes "
+                   f"{moved[worst]:.1f} nm elsewhere, take more frames")
 
 
 def within(answer: Estimate, limits) -> bool:
