@@ -78,9 +78,9 @@ class Calibration:
     """A closed-loop run: the last estimate, those after each frame, and what was applied.
 
     ``estimate`` includes the verification frame; ``converged`` says that the tolerance was reached
-    and the verification bore it out. ``series`` holds every frame taken and its knob setting, without the verification frame, which
-    was taken at ``applied_knobs_nm``. ``limits_nm`` (P,) is the tolerance aimed at; ``truth_nm``
-    the hidden state where the microscope is simulated.
+    and the verification bore it out. ``series`` holds the frames before it and their knob
+    settings; the verification was taken at ``applied_knobs_nm``. ``limits_nm`` (P,) is the
+    tolerance aimed at; ``truth_nm`` the hidden state where the microscope is simulated.
     """
 
     estimate: Estimate

@@ -6,6 +6,7 @@ coherence, the camera and the aberrations nobody tunes. Everything is in the dim
 so that what is drawn together is physically consistent.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ class Grid(NamedTuple):
 
 
 def _log_uniform(key, low, high):
-    return jnp.exp(jax.random.uniform(key, (), minval=np.log(low), maxval=np.log(high)))
+    return jnp.exp(_uniform(key, math.log(low), math.log(high)))
 
 
 def film_spectrum(key, unit_per_nm):
@@ -74,14 +75,14 @@ def film_spectrum(key, unit_per_nm):
     fine = jnp.linspace(0.02, 2.0, 100) * unit_per_nm
     power = jnp.sum(jnp.exp(2 * amplitude(fine)) * 2 * jnp.pi * fine) * (fine[1] - fine[0])
     strength = _log_uniform(keys[8], 0.05, 0.5)
-    deviation = 0.2 * jax.random.normal(keys[9], q.shape)
+    deviation = 0.2 * jax.random.normal(keys[9], q.shape, jnp.float32)
     # power per unit area of q in the dimensionless unit: q^2 in 1/nm^2 over unit_per_nm^2
     scale = jnp.log(strength) - 0.5 * jnp.log(power) + jnp.log(unit_per_nm)
     return amplitude(q) + scale + deviation
 
 
 def _uniform(key, low, high):
-    return jax.random.uniform(key, (), minval=low, maxval=high)
+    return jax.random.uniform(key, (), jnp.float32, low, high)
 
 
 #: Standard deviations of the aberrations that are fixed and untuned, nm, by radial order n >= 3.
@@ -99,14 +100,14 @@ def draw_instrument(key, per_nm, unit_per_nm):
         unit_per_nm: semi-angle/wavelength, 1/nm.
     """
     keys = jax.random.split(key, 11)
-    per_nm = jnp.asarray(per_nm)
+    per_nm, unit_per_nm = (jnp.asarray(value, jnp.float32) for value in (per_nm, unit_per_nm))
     camera_radius = _log_uniform(keys[0], 64.0, 400.0)  # pixels
     return Instrument(
         log_amplitude=film_spectrum(keys[1], unit_per_nm),
         tail=_uniform(keys[2], 0.0, 0.8),
         focal_spread=_uniform(keys[3], 1.5, 8.0) * per_nm[0],
         thickness=_uniform(keys[4], 0.0, 10.0) * per_nm[0],
-        residual=jax.random.normal(keys[5], (25,)) * _RESIDUAL_SD.astype(per_nm.dtype) * per_nm,
+        residual=jax.random.normal(keys[5], (25,), jnp.float32) * jnp.float32(_RESIDUAL_SD) * per_nm,
         electrons=_log_uniform(keys[6], 20.0, 1000.0) * jnp.pi * 115.0**2,
         blur=_uniform(keys[7], 0.3, 1.3) / camera_radius,
         pixel=1.0 / camera_radius,

@@ -19,7 +19,7 @@ LOWEST = 0.75  # frequencies below are illumination, not specimen
 FLAT, END = 0.6, 0.96  # the window: 1 inside FLAT, zero from END, in aperture radii
 
 SMALLEST_RADIUS = 64.0  # of the disc, pixels: twice the highest frequency, so that none is folded
-LARGEST_RADIUS = 140.0  # pixels; larger discs are binned to half of it or more
+LARGEST_RADIUS = 400.0  # pixels; larger discs are binned to half of it or more
 
 FREQUENCY_X = SPACING * np.arange(COLUMNS)
 FREQUENCY_Y = SPACING * (np.arange(ROWS) - ROWS // 2)

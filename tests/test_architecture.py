@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "disc_fit", "aperture", "spectra", "vae", "latent_map", "em", "refine", "acquisition",
+    "disc_fit", "aperture", "spectra", "vae", "latent_map", "em", "modes", "refine", "acquisition",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
