@@ -1,0 +1,45 @@
+"""Speed beside plain NumPy: python -m benchmarks [--only NAME] [--json out.json] [--device ...]."""
+
+import argparse
+import importlib
+import os
+import sys
+
+BENCHMARKS = ("simulate", "e_step")
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=BENCHMARKS, help="run one benchmark")
+    parser.add_argument("--json", help="write the entries here")
+    parser.add_argument("--device", choices=PLATFORMS, help="where JAX runs (default: its choice)")
+    parser.add_argument("--repetitions", type=int, default=20)
+    options = parser.parse_args(arguments)
+    if options.repetitions < 1:
+        parser.error("--repetitions should be at least 1; medians want 20")
+    if options.device:
+        os.environ["JAX_PLATFORMS"] = PLATFORMS[options.device]  # before the first import of JAX
+
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        parser.error(f"JAX cannot run on {options.device}: {error}".splitlines()[0])
+    from benchmarks import provenance, timing
+
+    entries = []
+    for name in [options.only] if options.only else BENCHMARKS:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        module = importlib.import_module(f"benchmarks.{name}")
+        made = provenance.provenance()
+        entries += [one | {"provenance": made} for one in module.run(options.repetitions)]
+    print(timing.table(entries))
+    if options.json:
+        provenance.write(options.json, entries)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

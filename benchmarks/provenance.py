@@ -1,0 +1,95 @@
+"""Where numbers come from: versions, commit, model, machine; and the tables in the docs."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from jaxcal.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "results.md"
+MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
+
+
+def digest(*paths) -> str:
+    """First twelve digits of the SHA-256 of the files' contents, in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()[:12]
+
+
+def code() -> str:
+    """Digest of the package's sources: what the numbers depend on besides the model."""
+    return digest(*sorted((ROOT / "jaxcal").rglob("*.py")))
+
+
+def commit() -> str:
+    """The checkout's commit, "+changes" where the package differs from it; "unknown" outside."""
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "jaxcal", "benchmarks")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance(model=None) -> dict:
+    """What to keep beside every result; ``model``: path of the weights, the shipped where None."""
+    device = jax.devices()[0]
+    return {
+        "commit": commit(),
+        "code": code(),
+        "model": digest(model or MODEL) if Path(model or MODEL).is_file() else None,
+        "versions": {"python": platform.python_version(),
+                     **{name: metadata.version(name) for name in PACKAGES}},
+        "device": f"{device.platform} ({device.device_kind})",
+        "cores": os.cpu_count(),
+    }
+
+
+def write(path, result) -> None:
+    """Write a result as JSON, whole or not at all; its folder is made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def markdown(header, rows) -> str:
+    """A markdown table; the first column is text, the others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def put(name: str, text: str, document=DOCUMENT) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->`` in a document.
+
+    Raises:
+        ValueError: the document lacks the two marks.
+    """
+    document = Path(document)
+    old = document.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.S)
+    if not pattern.search(old):
+        raise ValueError(f"{document}: no place for the table: put the lines '<!-- {name} -->' and "
+                         f"'<!-- end {name} -->' where it belongs")
+    new = pattern.sub(lambda m: m.group(1) + text.strip() + "\n" + m.group(2), old)
+    write_text(document, new)
+
+
+def source(result) -> str:
+    """One line under a table: what it was made with."""
+    made = result["provenance"]
+    return (f"Commit {made['commit']}, model {made['model']}, jax {made['versions']['jax']}, "
+            f"Python {made['versions']['python']}, {made['cores']} cores, {made['device']}.")

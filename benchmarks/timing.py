@@ -1,0 +1,90 @@
+"""Timing in one way for all benchmarks: compilation apart, medians, results waited for."""
+
+import resource
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+REPETITIONS = 20
+
+
+class Timing(NamedTuple):
+    """Seconds: ``first`` call less a usual one (compilation), ``median`` and quartiles of the rest.
+
+    ``value`` is what the last call returned.
+    """
+
+    compile: float
+    median: float
+    lower: float
+    upper: float
+    value: object
+
+
+def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
+    """Time ``function(*arguments)``: once to compile and warm up, then ``repetitions`` times."""
+
+    def once():
+        start = time.perf_counter()
+        value = jax.block_until_ready(function(*arguments))
+        return time.perf_counter() - start, value
+
+    first, _ = once()
+    seconds = []
+    for _ in range(repetitions):
+        spent, value = once()
+        seconds.append(spent)
+    lower, median, upper = (float(q) for q in np.percentile(seconds, (25, 50, 75)))
+    return Timing(max(first - median, 0.0), median, lower, upper, value)
+
+
+def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation: float,
+          repetitions: int = REPETITIONS) -> dict:
+    """One entry of the results: what was timed, on how many items, and how far the values differ.
+
+    Args:
+        timings: implementation -> :class:`Timing`, "jaxcal" among them.
+        items: how many of ``unit`` one call does.
+        deviation: of jaxcal's values from the slowest baseline's, relative; the module says how.
+    """
+    return {
+        "benchmark": benchmark,
+        "case": case,
+        "seconds": {name: t.median for name, t in timings.items()},
+        "quartiles": {name: [t.lower, t.upper] for name, t in timings.items()},
+        "compile_seconds": timings["jaxcal"].compile,
+        "per_second": {name: items / t.median for name, t in timings.items()},
+        "unit": unit,
+        "repetitions": repetitions,
+        "deviation": float(deviation),
+        "roofline_fraction": None,  # not measured
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Highest memory of this process so far, or of the accelerator where there is one, MB."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"] / 1e6
+    scale = 1.0 if sys.platform == "darwin" else 1024.0  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+
+
+def table(entries) -> str:
+    """The entries as a table: medians, what is done in a second, and ratios to jaxcal."""
+    lines = [f"{'benchmark':10} {'case':40} {'by':14} {'median':>10} {'per second':>18} "
+             f"{'time/jaxcal':>11}  deviation"]
+    for one in entries:
+        case = ", ".join(f"{name} {value}" for name, value in one["case"].items())
+        for name, seconds in one["seconds"].items():
+            rate = f"{one['per_second'][name]:.3g} {one['unit']}"
+            ratio = seconds / one["seconds"]["jaxcal"]
+            last = f"{one['deviation']:.1e}" if name == "jaxcal" else ""
+            lines.append(f"{one['benchmark']:10} {case:40} {name:14} {1e3 * seconds:7.1f} ms "
+                         f"{rate:>18} {ratio:11.2f}  {last}")
+        lines.append(f"{'':10} {'':40} (jaxcal compiles in {one['compile_seconds']:.1f} s)")
+    return "\n".join(lines)
