@@ -8,6 +8,7 @@ expected log likelihood over the candidates; only a climb is accepted, so the ma
 never falls. Nothing here knows what the states mean.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -197,7 +198,7 @@ def propose(key, positions, experiment: Experiment, signs):
     count, dimensions = positions.shape
     a = positions[jax.random.randint(first, (count,), 0, count)]
     b = positions[jax.random.randint(second, (count,), 0, count)]
-    reach = 2.38 / np.sqrt(2 * dimensions)
+    reach = 2.38 / math.sqrt(2 * dimensions)
     factor = reach * jnp.exp(0.7 * jax.random.normal(size, (count, 1), positions.dtype))
     sd = jnp.append(experiment.prior_sd, experiment.scale_sd)
     jitter = 1e-4 * sd * jax.random.normal(noise, positions.shape, positions.dtype)
@@ -296,7 +297,7 @@ def maximise(candidates: Candidates, parameters, experiment, map_, settings: Set
     carry = (parameters, climb.init(parameters), parameters, start)
     (_, _, best, _), _ = jax.lax.scan(step, carry, None, length=settings.climbs)
     _, (likelihood, prior) = objective(best, positions, experiment, map_)
-    ratio = jax.nn.logsumexp(likelihood - old_likelihood) - np.log(len(positions))
+    ratio = jax.nn.logsumexp(likelihood - old_likelihood) - math.log(len(positions))
     return best, ratio + prior - old_prior
 
 

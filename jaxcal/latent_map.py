@@ -11,6 +11,7 @@ integrated in closed form. States are in whatever units the map was trained in; 
 what they mean.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 import tinygp
 from flax import nnx
 
+LOG_TWO_PI = math.log(2 * math.pi)
 LEFT_OUT = 1e3  # a frame with a larger noise factor is not counted
 
 
@@ -63,10 +65,10 @@ class Prior(NamedTuple):
 
 
 SIMULATED_PRIOR = Prior(  # a gap of half a noise standard deviation, slowly varying
-    Hyperparameters(np.log(0.5), np.log(1.0), 0.0), Hyperparameters(0.7, 0.5, 0.25)
+    Hyperparameters(math.log(0.5), math.log(1.0), 0.0), Hyperparameters(0.7, 0.5, 0.25)
 )
 FLAT_PRIOR = Prior(  # no simulated mean: the process is the whole map, its noise a fraction
-    Hyperparameters(0.0, np.log(0.5), np.log(0.3)), Hyperparameters(0.5, 0.5, 0.5)
+    Hyperparameters(0.0, math.log(0.5), math.log(0.3)), Hyperparameters(0.5, 0.5, 0.5)
 )
 
 
@@ -145,7 +147,7 @@ def log_density(prediction: Prediction, latents, nuisances):
     residual = latents - prediction.mean - nuisances @ prediction.sensitivity
     white = prediction.whitening @ residual
     log_det = jnp.sum(jnp.log(jnp.diag(prediction.whitening)))
-    return log_det - 0.5 * jnp.sum(white**2) - 0.5 * white.size * np.log(2 * np.pi)
+    return log_det - 0.5 * jnp.sum(white**2) - 0.5 * LOG_TWO_PI * white.size
 
 
 class Symmetrised(tinygp.kernels.Kernel):
@@ -189,8 +191,9 @@ def log_likelihood(hyper: Hyperparameters, predict, states, latents, signs, scal
     residual = latents - predictions.mean
     stacked = jnp.concatenate([residual[:, None], predictions.sensitivity], axis=1)
     white = jnp.einsum("tij,trj->tir", predictions.whitening, stacked)  # (T, D, 1 + R)
-    kept = (frame_noise < LEFT_OUT)[:, None]
-    log_det = -jnp.sum(kept * jnp.log(jnp.diagonal(predictions.whitening, axis1=-2, axis2=-1)))
+    kept = frame_noise < LEFT_OUT  # the others must not count in the determinants either
+    white = jnp.where(kept[:, None, None], white, 0.0)
+    log_whitening = jnp.log(jnp.diagonal(predictions.whitening, axis1=-2, axis2=-1))
     process = tinygp.GaussianProcess(
         gap_kernel(hyper, signs), kernel_coordinates(states, scale),
         diag=(jnp.exp(hyper.log_noise) * frame_noise) ** 2)
@@ -202,7 +205,8 @@ def log_likelihood(hyper: Hyperparameters, predict, states, latents, signs, scal
     estimate = linalg.cho_solve((factor, True), nuisance.T @ data)
     # (d - N nu)^2 + nu^2: a sum of squares, unlike d^2 - (N^T d) nu, which cancels in float32
     quadratic = jnp.sum((data - nuisance @ estimate) ** 2) + jnp.sum(estimate**2)
-    log_scale = jnp.log(jnp.diag(process.solver.scale_tril)) - jnp.log(frame_noise)
-    log_det = (log_det + dimensions * jnp.sum(log_scale)
+    log_scale = dimensions * jnp.log(jnp.diag(process.solver.scale_tril))
+    log_det = (jnp.sum(kept * (log_scale - jnp.sum(log_whitening, axis=-1)))
                + jnp.sum(jnp.log(jnp.diag(factor))))
-    return -0.5 * quadratic - log_det - 0.5 * latents.size * np.log(2 * np.pi)
+    counted = dimensions * jnp.sum(kept, dtype=latents.dtype)
+    return -0.5 * quadratic - log_det - 0.5 * LOG_TWO_PI * counted
