@@ -42,6 +42,30 @@ def log_likelihood(residuals, matrix):
     return -0.5 * (squares + latents * (log_determinant + frames * np.log(2 * np.pi)))
 
 
+def log_likelihood_of_latents(latents, means, sensitivities, whitenings, matrix):
+    """log p of the latents of T frames, nuisances and process integrated out, without a shortcut.
+
+    With y_t = W_t (z_t - m_t) and N_t = W_t S_t', the entries of y are normal with covariance
+    cov(y_td, y_ue) = K_tu [d = e] + sum_r N_tdr N_uer, hence
+    log p = -1/2 [y' C^-1 y + log det C + T D log 2 pi] + sum_t log |det W_t|.
+
+    Args:
+        latents, means: (T, D).
+        sensitivities: (T, R, D), of the latents to nuisances of unit variance.
+        whitenings: (T, D, D).
+        matrix: (T, T) covariance K of a whitened latent, the noise on its diagonal.
+    """
+    frames, dimensions = np.shape(latents)
+    each = list(zip(whitenings, latents - means, sensitivities, strict=True))
+    white = np.concatenate([whitening @ residual for whitening, residual, _ in each])
+    nuisance = np.concatenate([whitening @ sensitivity.T for whitening, _, sensitivity in each])
+    covariance = np.kron(matrix, np.eye(dimensions)) + nuisance @ nuisance.T
+    _, log_determinant = np.linalg.slogdet(covariance)
+    squares = white @ np.linalg.solve(covariance, white)
+    density = -0.5 * (squares + log_determinant + frames * dimensions * np.log(2 * np.pi))
+    return density + sum(np.linalg.slogdet(w)[1] for w in whitenings)
+
+
 def predict(residuals, matrix, cross, prior):
     """Mean (U, D) and covariance (U, U) of the process at new states.
 
