@@ -72,7 +72,7 @@ def film_spectrum(key, unit_per_nm):
         source = -2 * (jnp.pi * _uniform(keys[7], 0.01, 0.045) * q) ** 2
         return factor + 0.5 * jnp.log1p(-hole) + jnp.log1p(peak) + source
 
-    fine = jnp.linspace(0.02, 2.0, 100) * unit_per_nm
+    fine = jnp.linspace(0.02, 2.0, 100, dtype=jnp.float32) * unit_per_nm
     power = jnp.sum(jnp.exp(2 * amplitude(fine)) * 2 * jnp.pi * fine) * (fine[1] - fine[0])
     strength = _log_uniform(keys[8], 0.05, 0.5)
     deviation = 0.2 * jax.random.normal(keys[9], q.shape, jnp.float32)
@@ -88,7 +88,8 @@ def _uniform(key, low, high):
 #: Standard deviations of the aberrations that are fixed and untuned, nm, by radial order n >= 3.
 RESIDUAL_NM = {"C30": 2000.0, "C32": 300.0, "C34": 300.0, "C41": 1500.0, "C43": 1500.0,
                "C45": 1500.0, "C50": 150e3, "C52": 5e3, "C54": 5e3, "C56": 5e3}
-_RESIDUAL_SD = np.array([RESIDUAL_NM.get(name[:3], 0.0) for name in aberrations.NAMES])
+_RESIDUAL_SD = np.array([RESIDUAL_NM.get(name[:3], 0.0) for name in aberrations.NAMES],
+                        np.float32)
 
 
 def draw_instrument(key, per_nm, unit_per_nm):
@@ -107,7 +108,7 @@ def draw_instrument(key, per_nm, unit_per_nm):
         tail=_uniform(keys[2], 0.0, 0.8),
         focal_spread=_uniform(keys[3], 1.5, 8.0) * per_nm[0],
         thickness=_uniform(keys[4], 0.0, 10.0) * per_nm[0],
-        residual=jax.random.normal(keys[5], (25,), jnp.float32) * jnp.float32(_RESIDUAL_SD) * per_nm,
+        residual=jax.random.normal(keys[5], (25,), jnp.float32) * _RESIDUAL_SD * per_nm,
         electrons=_log_uniform(keys[6], 20.0, 1000.0) * jnp.pi * 115.0**2,
         blur=_uniform(keys[7], 0.3, 1.3) / camera_radius,
         pixel=1.0 / camera_radius,
@@ -129,7 +130,9 @@ def frame(key, instrument: Instrument, phases, grid: Grid, *, slices: int = 1,
           focal_nodes: int = 3):
     """One exposure (N, N) of a fresh area, counts (electrons per pixel, no offset), float32.
 
-    The source size is in the film's spectrum, where it acts for a weak film.
+    The source size is in the film's spectrum, where it acts for a weak film. Call
+    `ronchigram.check_sampling` first, outside compiled code: nothing here tells whether the grid
+    samples the phases.
 
     Args:
         phases: (25,) edge phases of the full state, rad (residuals included by the caller).

@@ -29,11 +29,16 @@ MASK[0] = False  # f_y = -32 has no mirror image on the grid
 
 
 class Disc(NamedTuple):
-    """The aperture's image: centre (column, row) and radius, pixels, pixel centres at integers."""
+    """The aperture's image: centre (column, row) and radius, pixels, pixel centres at integers.
+
+    The radii along x and y are radius (1 +- ellipticity): the aperture is round in angle, so an
+    elliptical image means pixels that are not square in angle.
+    """
 
     column: jax.Array | float
     row: jax.Array | float
     radius: jax.Array | float
+    ellipticity: jax.Array | float = 0.0
 
 
 def window(rho):
@@ -86,9 +91,9 @@ def log_spectrum(frame, disc: Disc):
     """
     check_disc(disc)
     factor = max(1, int(disc.radius / LARGEST_RADIUS * 2))
-    column, row, radius = (np.float32(place) for place in disc)
+    column, row, radius, ellipticity = (np.float32(place) for place in disc)
     shift = np.float32(0.5 * (factor - 1))
-    small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor)
+    small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
     return _log_spectrum(binned(np.asarray(frame), factor), small)
 
 
@@ -143,8 +148,9 @@ def power_spectrum(frame, disc: Disc):
     height, width = frame.shape
     dtype = frame.dtype
     disc = Disc(*(jnp.asarray(place, dtype) for place in disc))
-    x = (jnp.arange(width, dtype=dtype) - disc.column) / disc.radius
-    y = (jnp.arange(height, dtype=dtype) - disc.row) / disc.radius
+    radius_x, radius_y = (disc.radius * (1 + s * disc.ellipticity) for s in (1, -1))
+    x = (jnp.arange(width, dtype=dtype) - disc.column) / radius_x
+    y = (jnp.arange(height, dtype=dtype) - disc.row) / radius_y
     weight = window(jnp.sqrt(x[None, :] ** 2 + y[:, None] ** 2))
     mean = jnp.sum(weight * frame) / jnp.sum(weight)
     contrast = weight * (frame / mean - 1.0)
