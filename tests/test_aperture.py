@@ -129,7 +129,7 @@ def test_large_frames_are_binned_for_the_search_without_a_shift():
         for image, factor in ((np.kron(frame, np.ones((6, 6), int)), 6), (frame, 1))
     )
     expected = [6 * coarse.column + 2.5, 6 * coarse.row + 2.5, 6 * coarse.radius]
-    assert_allclose(fine, expected, atol=0.3)
+    assert_allclose(fine[:3], expected, atol=0.3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
@@ -172,7 +172,7 @@ def test_transposed_frames_give_the_transposed_disc():
     frame = counts(expected_counts(131.0, 122.4, RADIUS))
     disc, _ = aperture.find_disc(frame, RADIUS)
     turned, _ = aperture.find_disc(frame.T, RADIUS)
-    assert_allclose(turned, (disc.row, disc.column, disc.radius), atol=0.03)
+    assert_allclose(turned[:3], (disc.row, disc.column, disc.radius), atol=0.03)
 
 
 def test_crystals_scatter_outside_the_disc_but_do_not_pull_it():
