@@ -94,30 +94,48 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Observation:
-    """A frame's disc and log image (128, 64), or the reason why it cannot be used."""
+    """A frame and its disc, or the reason why it cannot be used."""
 
+    frame: np.ndarray
     disc: spectra.Disc
-    image: np.ndarray | None
     fault: str | None
 
 
 def observe(frame, optics: Optics) -> Observation:
-    """Frame (H, W) -> aperture -> log image."""
+    """Find the aperture in a frame (H, W) and judge the frame."""
     disc, quality = aperture.find_disc(frame, optics.radius_pixels)
-    if quality.fault is not None:
-        return Observation(disc, None, quality.fault)
-    counts = np.asarray(frame, np.float32) - np.float32(quality.outside)
-    return Observation(disc, np.asarray(_image(counts, spectra.Disc(*map(np.float32, disc)))), None)
+    if quality.fault is None:
+        disc = disc._replace(ellipticity=quality.ellipse[0])
+    return Observation(np.asarray(frame), disc, quality.fault)
 
 
-@jax.jit
-def _image(frame, disc):
-    return spectra.log_image(spectra.power_spectrum(spectra.without_hot_pixels(frame), disc))
+def camera_of(observations) -> tuple[float, float]:
+    """Radius, pixels, and ellipticity of the aperture's image: medians, one camera for all frames.
+
+    Only the centre may move from frame to frame; what one frame's speckle does to its own radius
+    would shift its C10 by twice the relative error.
+    """
+    discs = [seen.disc for seen in observations]
+    return (float(np.median([disc.radius for disc in discs])),
+            float(np.median([disc.ellipticity for disc in discs])))
 
 
-def measured_optics(optics: Optics, discs) -> Optics:
-    """Nominal optics with the semi-angle that the discs' median radius makes most likely."""
-    measured = optics.pixel_mrad * float(np.median([disc.radius for disc in discs]))
+def log_images(observations):
+    """Log images (T, 128, 64) of frames on their common camera.
+
+    Raises:
+        ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
+    """
+    radius, ellipticity = camera_of(observations)
+    return np.stack([
+        np.asarray(spectra.log_spectrum(
+            seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity)))
+        for seen in observations])
+
+
+def measured_optics(optics: Optics, radius: float) -> Optics:
+    """Nominal optics with the semi-angle that the measured radius (pixels) makes most likely."""
+    measured = optics.pixel_mrad * radius
     semi_angle = optics.semi_angle_mrad * (measured / optics.semi_angle_mrad) ** MEASURED_SHARE
     return replace(optics, semi_angle_mrad=semi_angle)
 
@@ -176,7 +194,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     _check_knobs(series)
     observations = []
     for number, frame in enumerate(series.frames):
-        report(f"spectrum of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
+        report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
         observations.append(observe(frame, series.optics))
     return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
                  published=published, settings=settings,
@@ -195,9 +213,10 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         number, fault = rejected[0]
         raise SeriesError(f"no frame can be used, the first because: {fault}",
                           "take the series again", frame=number, file=series.name or None)
-    images = np.stack([observations[k].image for k in good])
+    usable = [observations[k] for k in good]
+    images = log_images(usable)
     latents = np.asarray(model.encode(images))
-    optics = measured_optics(series.optics, [observations[k].disc for k in good])
+    optics = measured_optics(series.optics, camera_of(usable)[0])
     data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                       actuator=actuator, length=length)
     map_ = model.flat_map if published else model.map

@@ -26,12 +26,14 @@ def power_spectrum(frame, disc):
 
     Args:
         frame: (H, W) counts, offset subtracted.
-        disc: (column, row, radius) of the aperture's image, pixels.
+        disc: (column, row, radius) of the aperture's image, pixels, and where it is an ellipse
+            (r_x - r_y)/(r_x + r_y) of the radii along x and y.
     """
-    column, row, radius = disc
+    column, row, radius, *ellipse = disc
+    ellipticity = ellipse[0] if ellipse else 0.0
     frame = np.asarray(frame, float)
-    y = (np.arange(frame.shape[0]) - row) / radius
-    x = (np.arange(frame.shape[1]) - column) / radius
+    y = (np.arange(frame.shape[0]) - row) / (radius * (1 - ellipticity))
+    x = (np.arange(frame.shape[1]) - column) / (radius * (1 + ellipticity))
     weight = window(np.sqrt(y[:, None] ** 2 + x[None, :] ** 2))
     mean = (weight * frame).sum() / weight.sum()
     contrast = weight * (frame / mean - 1)
