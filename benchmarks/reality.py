@@ -59,13 +59,16 @@ def wanted(truth: dict, frames: int | None = None) -> dict:
     return dict(zip(names, x0.tolist(), strict=True))
 
 
-def row(file: str, truth: dict, answer: dict | None, frames: int | None = None, **more) -> dict:
-    """Errors and stated standard deviations of one answer (an entry of the result JSON)."""
+def row(file: str, truth: dict, answer: dict | None, first: int | None = None, **more) -> dict:
+    """Errors and stated standard deviations of one answer (an entry of the result JSON).
+
+    ``first``: how many frames it was made from, all where None; ``more`` is kept along.
+    """
     start = {"file": file, "tier": truth["tier"], **more}
     if answer is None:
         return start | {"missing": True}
     value, sd = ("tuned_knobs_nm", "tuned_sd_nm") if truth["tier"] == "D" else ("x0_nm", "sd_nm")
-    right = wanted(truth, frames)
+    right = wanted(truth, first)
     return start | {
         "missing": False,
         "error_nm": {name: answer[value][name] - right[name] for name in right},
