@@ -88,7 +88,7 @@ def overview(model, path, seed=5):
     microscope = jaxcal.SimulatedMicroscope(seed=seed)
     run = jaxcal.calibrate(microscope, frames=10, model=model, seed=seed)
     truth = np.array([run.truth_nm[name] for name in run.estimate.knob_names])
-    figure = plt.figure(figsize=(10, 5.15))
+    figure = plt.figure(figsize=(10, 4.95))
     pictures, curves = figure.subfigures(1, 2, width_ratios=(4.45, 5.55))
     _before_and_after(pictures, run, truth)
     upper, lower = curves.subfigures(2, 1, height_ratios=(1.0, 1.12))
@@ -100,7 +100,7 @@ def overview(model, path, seed=5):
 
 def _before_and_after(figure, run, truth):
     axes = figure.subplots(2, 2)
-    figure.subplots_adjust(0.03, 0.02, 0.97, 0.92, 0.06, 0.05)
+    figure.subplots_adjust(0.055, 0.015, 0.985, 0.915, 0.05, 0.04)
     shots = (("before", run.series.frames[0], run.series.knobs_nm[0]),
              (f"after {len(run.series.frames)} frames", run.verification_frame,
               run.applied_knobs_nm))
@@ -129,6 +129,19 @@ def _posteriors(figure, run, truth):
         one.set_aspect("equal")
         one.set_xlabel("C10 (nm)", labelpad=1)
     axes[0].set_ylabel("C12a (nm)", labelpad=0)
+    _closer(axes[-1], cloud, truth)
+
+
+def _closer(axes, cloud, truth, reach=9.0):
+    """The last posterior again, in an inset in the corner across from it."""
+    left, bottom = (0.06 if truth[0] > 0 else 0.5), (0.06 if truth[1] > 0 else 0.5)
+    inset = axes.inset_axes((left, bottom, 0.44, 0.44))
+    inset.plot(*cloud[:, :2].T, ".", color=COLOURS["C10"], ms=2.2, alpha=0.3, mew=0)
+    inset.plot(*truth[:2], "+", color=COLOURS["C12a"], ms=11, mew=1.4)
+    inset.set(xlim=truth[0] + np.array([-reach, reach]), ylim=truth[1] + np.array([-reach, reach]),
+              xticks=[], yticks=[])
+    inset.spines[:].set(visible=True, linewidth=0.6)
+    inset.set_title(f"{2 * reach:.0f} nm wide", fontsize=7.5, pad=2)
 
 
 def _errors(figure, run, truth):
@@ -137,7 +150,7 @@ def _errors(figure, run, truth):
     error = np.array([np.asarray(e.x0_nm) - truth for e in run.history])
     sd = np.array([np.sqrt(np.diag(e.covariance_nm2)) for e in run.history])
     numbers = np.arange(1, len(error) + 1)
-    axes.fill_between(numbers, 1e-3, sd.max(1), color="#dfe6ee", lw=0,
+    axes.fill_between(numbers, 1e-4, sd.max(1), color="#dfe6ee", lw=0,
                       label="stated sd (largest of the three)")
     for column, (name, colour) in enumerate(COLOURS.items()):
         axes.plot(numbers, np.abs(error[:, column]), "o-", color=colour, ms=4, lw=1.4, label=name)
