@@ -20,8 +20,9 @@ SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured r
 MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
 ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
+PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 DECIDED = 0.95  # weight of one mode above which the others are out
-IN_LOOP = em.Settings(candidates=1024, iterations=4)  # while more frames are to come
+IN_LOOP = em.Settings(candidates=1024, iterations=2)  # while more frames are to come
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 
 
@@ -217,6 +218,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     images = log_images(usable)
     latents = np.asarray(model.encode(images))
     optics = measured_optics(series.optics, camera_of(usable)[0])
+    length = length or PADDED * -(-len(good) // PADDED)
     data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                       actuator=actuator, length=length)
     map_ = model.flat_map if published else model.map
@@ -335,7 +337,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     longer = Series(np.concatenate([series.frames, verification[None]]),
                     np.concatenate([series.knobs_nm, stands[None]]), names, series.optics,
                     series.name)
-    checked = infer(observations, longer, model, seed=seed, settings=settings, length=frames + 1)
+    checked = infer(observations, longer, model, seed=seed, length=frames + 1)
     reached = within(answer, limits)
     holds, verdict = _verify(answer, checked, observations[-1].fault, limits)
     spent = "tuned to the tolerance" if reached else "frame budget spent before the tolerance"

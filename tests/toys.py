@@ -85,3 +85,33 @@ def gap(random, hyper, states, signs, scale, dimensions):
     kernel = latent_map.gap_kernel(hyper, jnp.asarray(signs))
     covariance = np.asarray(kernel(coordinates, coordinates)) + 1e-12 * np.eye(len(states))
     return np.linalg.cholesky(covariance) @ random.standard_normal((len(states), dimensions))
+
+
+class Folded:
+    """m(x) of |x|-like features of two states whose signs do not show: four mirror images.
+
+    Prediction fails, as not a number, where the first state is beyond 9.
+    """
+
+    signs = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    scale = np.array([1.0, 1.0])
+    prior = Prior(Hyperparameters(math.log(0.5), 0.0, 0.0), Hyperparameters(0.5, 0.3, 0.25))
+
+    def __init__(self):
+        self.map = em.Map(self.predict, self.signs, self.scale, self.prior)
+
+    def predict(self, state):
+        x, y = jnp.where(state[0] > 9.0, jnp.nan, state[0]), state[1]
+        a, b = jnp.sqrt(1 + x**2), jnp.sqrt(1 + y**2)
+        mean = jnp.stack([3 * a, 3 * b, a * b, 2 * (a - b)])
+        sensitivity = jnp.stack([0.3 * mean, jnp.ones_like(mean)])
+        return Prediction(mean, sensitivity, jnp.diag(2.0 + 0.1 * mean**2 / (1 + mean**2)))
+
+    def latents(self, random, states, hyper):
+        """Latents (T, 4) drawn at states (T, 2) from the model itself."""
+        predictions = jax.vmap(self.predict)(jnp.asarray(states))
+        mean, sensitivity, whitening = (np.asarray(p) for p in predictions)
+        white = gap(random, hyper, states, self.signs, self.scale, 4)
+        white = white + np.exp(hyper.log_noise) * random.standard_normal(white.shape)
+        unwhitened = np.linalg.solve(whitening, white[..., None])[..., 0]
+        return mean + np.einsum("trd,r->td", sensitivity, random.standard_normal(2)) + unwhitened
