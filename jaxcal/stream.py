@@ -69,17 +69,19 @@ def draw_optics(key):
 
 
 def draw_state(key, lowest: float, highest: float):
-    """Edge phases (25,), waves, of random C10 ... C23 whose slope lies in the range.
+    """Edge phases (25,), waves, of random C10 ... C23 whose slope is at most one of the range.
 
-    The slope is that of the equivalent defocus, max|grad W|/2. C21 and C23 are small in half of
-    the draws, C10 and C12 of comparable size.
+    The slope is that of the equivalent defocus, max|grad W|/2: those of C10 and C12 and of C21 and
+    C23 add up to one drawn from the range, that of their sum is between half of it and all. C21
+    and C23 are small in half of the draws, C10 and C12 of comparable size.
     """
     first, coma, small, size, many = jax.random.split(key, 5)
-    comas = jax.random.uniform(coma, (4,), minval=-COMA_WAVES, maxval=COMA_WAVES)
-    comas = jnp.where(jax.random.bernoulli(many), comas, 0.1 * jax.random.normal(small, (4,)))
-    low = jax.random.uniform(first, (3,), minval=-1.0, maxval=1.0)
-    target = lowest + (highest - lowest) * jax.random.uniform(size)
-    state = jnp.zeros(25)
+    comas = jax.random.uniform(coma, (4,), jnp.float32, -COMA_WAVES, COMA_WAVES)
+    few = 0.1 * jax.random.normal(small, (4,), jnp.float32)
+    comas = jnp.where(jax.random.bernoulli(many), comas, few)
+    low = jax.random.uniform(first, (3,), jnp.float32, -1.0, 1.0)
+    target = lowest + (highest - lowest) * jax.random.uniform(size, (), jnp.float32)
+    state = jnp.zeros(25, jnp.float32)
     coma_state, low_state = state.at[3:7].set(comas), state.at[:3].set(low)
     shrink = jnp.minimum(1.0, 0.7 * target / slope(coma_state))
     coma_state = coma_state * shrink
@@ -107,13 +109,13 @@ def simulate(key, bucket: Bucket) -> Batch:
     per_nm, unit = draw_optics(optics_key)
     instrument = simulation.draw_instrument(instrument_key, per_nm, unit)
     if bucket.slices == 1:
-        instrument = instrument._replace(thickness=jnp.zeros(()))
+        instrument = instrument._replace(thickness=jnp.zeros((), jnp.float32))
     waves = draw_state(state_key, bucket.lowest, bucket.highest)
     waves = waves + instrument.residual / (2 * jnp.pi)
     frame = simulation.frame(
         frame_key, instrument, 2 * jnp.pi * waves, bucket.grid, slices=bucket.slices)
     middle = bucket.grid.size // 2
-    wrong = 0.004 * jax.random.normal(disc_key, (3,))  # errors of the measured disc
+    wrong = 0.004 * jax.random.normal(disc_key, (3,), jnp.float32)  # errors of the measured disc
     disc = spectra.Disc(*(middle + wrong[:2] * bucket.grid.radius),
                         bucket.grid.radius * (1 + wrong[2]))
     images = [spectra.power_spectrum(frame, disc),
