@@ -13,6 +13,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=BENCHMARKS, help="run one benchmark")
     parser.add_argument("--json", help="write the entries here")
+    parser.add_argument("--document", help="put the table into this document, docs/results.md")
     parser.add_argument("--device", choices=PLATFORMS, help="where JAX runs (default: its choice)")
     parser.add_argument("--repetitions", type=int, default=20)
     options = parser.parse_args(arguments)
@@ -38,6 +39,8 @@ def main(arguments=None) -> int:
     print(timing.table(entries))
     if options.json:
         provenance.write(options.json, entries)
+    if options.document:
+        provenance.put("speed", timing.markdown(entries), options.document)
     return 0
 
 

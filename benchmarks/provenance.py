@@ -40,7 +40,7 @@ def commit() -> str:
                               check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "jaxcal", "benchmarks")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "jaxcal")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

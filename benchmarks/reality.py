@@ -100,24 +100,27 @@ def summarise(rows) -> dict:
     return summary
 
 
-def by_command(folder: Path, truth: dict, model=None, seed: int = 0) -> list[dict]:
-    """Rows of a fresh ``jaxcal estimate`` for each series, with wall seconds."""
+def ask(series: Path, out: Path, model=None, seed: int = 0) -> tuple[float, str]:
+    """A fresh ``jaxcal estimate`` of one series into ``out``: wall seconds, last line on stderr."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-m", "jaxcal.cli", "estimate", str(series), "--json", str(out),
+               "--seed", str(seed), *(["--model", str(model)] if model else [])]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=provenance.ROOT, env=environment, capture_output=True,
+                          text=True)
+    return time.perf_counter() - start, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def by_command(folder: Path, truth: dict, model=None, seed: int = 0) -> list[dict]:
+    """Rows of the command's answers, with wall seconds."""
     rows = []
     for file, entry in truth.items():
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "out.json"
-            command = [sys.executable, "-m", "jaxcal.cli", "estimate", str(folder / file),
-                       "--json", str(out), "--seed", str(seed)]
-            command += ["--model", str(model)] if model else []
-            start = time.perf_counter()
-            done = subprocess.run(command, cwd=provenance.ROOT, env=environment,
-                                  capture_output=True, text=True)
-            wall = time.perf_counter() - start
-            answers = json.loads(out.read_text()) if out.is_file() else {}
-        answer = answers.get(file)
-        fault = {} if answer else {"fault": done.stderr.strip().splitlines()[-1:]}
-        rows.append(row(file, entry, answer, wall_seconds=wall, **fault))
+            wall, fault = ask(folder / file, out, model, seed)
+            answer = json.loads(out.read_text()).get(file) if out.is_file() else None
+        more = {} if answer else {"fault": fault}
+        rows.append(row(file, entry, answer, wall_seconds=wall, **more))
         print(f"{file}: {wall:.0f} s", file=sys.stderr, flush=True)
     return rows
 

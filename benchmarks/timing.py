@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from benchmarks import provenance
+
 REPETITIONS = 20
 
 
@@ -88,3 +90,19 @@ def table(entries) -> str:
                          f"{rate:>18} {ratio:11.2f}  {last}")
         lines.append(f"{'':10} {'':40} (jaxcal compiles in {one['compile_seconds']:.1f} s)")
     return "\n".join(lines)
+
+
+def markdown(entries) -> str:
+    """The same for the documentation."""
+    rows = []
+    for one in entries:
+        case = ", ".join(f"{name} {value}" for name, value in one["case"].items())
+        for name, seconds in one["seconds"].items():
+            own = name == "jaxcal"
+            rows.append((f"`{one['benchmark']}` {case}", name, f"{1e3 * seconds:.1f}",
+                         f"{one['per_second'][name]:.3g} {one['unit']}",
+                         f"{seconds / one['seconds']['jaxcal']:.1f}",
+                         f"{one['compile_seconds']:.1f}" if own else "",
+                         f"{one['deviation']:.0e}" if own else ""))
+    header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation")
+    return "\n\n".join((provenance.markdown(header, rows), provenance.source(entries[0])))

@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib import patheffects  # noqa: E402
 
 import jaxcal  # noqa: E402
 from jaxcal import aberrations, aperture, calibration, simulation, spectra  # noqa: E402
@@ -156,8 +157,8 @@ def _errors(figure, run, truth):
         axes.plot(numbers, np.abs(error[:, column]), "o-", color=colour, ms=4, lw=1.4, label=name)
     limit = quarter_pi_limits_nm(run.series.optics)[0]
     axes.axhline(limit, color=INK, lw=0.9, ls=(0, (4, 3)))
-    axes.annotate("π/4 limit", (1, limit), (0, -10), textcoords="offset points",
-                  fontsize=8)
+    label = axes.annotate("π/4 limit", (1, limit), (0, -11), textcoords="offset points", fontsize=8)
+    label.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="#dfe6ee")])
     axes.set_yscale("log")
     axes.set(ylim=(0.05, 600), xlim=(0.9, len(error) + 0.1), xticks=numbers, xlabel="frames taken")
     axes.set_ylabel("error (nm)", labelpad=0)

@@ -1,0 +1,297 @@
+"""The benchmarks and the scripts of the documentation run, in their smallest form."""
+
+import doctest
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import standins
+
+import jaxcal
+from jaxcal import calibration, model, spectra
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(name, path):
+    """A module, or a package with its folder, from a file of the checkout."""
+    folder = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+load("benchmarks", ROOT / "benchmarks" / "__init__.py")
+
+from benchmarks import __main__ as speed  # noqa: E402
+from benchmarks import closed_loop, e_step, provenance, reality, simulate, timing  # noqa: E402
+
+figures = load("jaxcal_figures_script", ROOT / "scripts" / "figures.py")
+model_card = load("jaxcal_model_card_script", ROOT / "scripts" / "model_card.py")
+
+
+@pytest.fixture
+def document(tmp_path):
+    """A copy of docs/results.md to write tables into."""
+    copy = tmp_path / "results.md"
+    copy.write_text((ROOT / "docs" / "results.md").read_text(encoding="utf-8"), encoding="utf-8")
+    return copy
+
+
+# timing -------------------------------------------------------------------------------------------
+
+
+def test_measure_times_the_first_call_apart():
+    calls = []
+    timed = timing.measure(lambda x: calls.append(x) or len(calls), 7, repetitions=5)
+    assert calls == [7] * 6 and timed.value == 6
+    assert 0 <= timed.lower <= timed.median <= timed.upper and timed.compile >= 0
+
+
+def test_e_step_agrees_with_numpy_and_follows_the_contract():
+    [entry] = e_step.run(1, (3,), 8, model.map_network(e_step.LATENTS, 16))
+    assert entry["benchmark"] == "e_step" and entry["case"]["candidates"] == 8
+    assert set(entry["seconds"]) == {"jaxcal", "numpy_batch", "numpy_loop"}
+    assert entry["deviation"] < 1e-4  # float32 over the spread of the log likelihoods
+    assert {"roofline_fraction", "peak_memory_mb", "compile_seconds"} <= set(entry)
+    json.dumps(entry)
+
+
+def test_simulate_agrees_with_numpy_and_scipy():
+    [entry] = simulate.run(1, ((64, 20.0),))
+    assert set(entry["seconds"]) == {"jaxcal", "numpy", "scipy"} and entry["deviation"] < 1e-3
+    case = simulate.problem(64, 20.0)
+    (frame, image), (fast, fast_image) = (
+        f(*case, 20.0) for f in (simulate.with_numpy, simulate.with_scipy))
+    np.testing.assert_allclose(fast, frame, atol=1e-4 * frame.max())
+    bright = spectra.MASK & (image > 0)  # bins near zero have large logarithms of small errors
+    np.testing.assert_allclose(fast_image[bright], image[bright], atol=0.02)
+
+
+def test_speed_writes_entries_and_a_table(tmp_path, document, monkeypatch, capsys):
+    one = timing.Timing(1.0, 0.5, 0.4, 0.6, None)
+    entry = timing.entry("simulate", {"size": 8}, {"jaxcal": one, "numpy": one}, 10, "spectra", 0.0)
+    monkeypatch.setattr(simulate, "run", lambda repetitions: [dict(entry)])
+    out = tmp_path / "out.json"
+    assert speed.main(["--only", "simulate", "--json", str(out), "--document", str(document)]) == 0
+    [written] = json.loads(out.read_text())
+    assert written["per_second"] == {"jaxcal": 20.0, "numpy": 20.0}
+    assert written["provenance"]["versions"]["jax"]
+    assert "numpy" in capsys.readouterr().out and "`simulate` size 8" in document.read_text()
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--only", "nothing"])
+    assert "e_step" in capsys.readouterr().err
+
+
+def test_a_document_without_the_marks_is_refused(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no place for the table"):
+        provenance.put("closed_loop", "table", page)
+
+
+# closed loop --------------------------------------------------------------------------------------
+
+
+def made(truth, off):
+    """What `calibrate` returns, its correction wrong by ``off`` nm in every knob."""
+    run = standins.calibration()
+    values = np.array([truth[name] for name in standins.KNOBS])
+    return SimpleNamespace(history=run.history, series=run.series, estimate=run.estimate,
+                           applied_knobs_nm=off - values)
+
+
+def closed_loop_options(tmp_path, document, runs):
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    return ["--runs", str(runs), "--model", str(weights), "--lines", str(tmp_path / "runs.jsonl"),
+            "--json", str(tmp_path / "result.json"), "--document", str(document)]
+
+
+def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
+    called = []
+
+    def calibrate(microscope, *, frames, model, seed):
+        called.append(seed)
+        if seed == 1:
+            raise ValueError("no frame can be used")
+        if seed == 2 and called.count(2) == 1:
+            raise KeyboardInterrupt
+        return made(microscope.truth_nm, 3.0 if seed == 0 else 6.0)
+
+    monkeypatch.setattr(jaxcal, "calibrate", calibrate)
+    monkeypatch.setattr(closed_loop.models, "load", lambda path: None)
+    options = closed_loop_options(tmp_path, document, 3)
+    with pytest.raises(KeyboardInterrupt):
+        closed_loop.main(options)
+    with open(tmp_path / "runs.jsonl", "a") as lines:
+        lines.write('{"settings": {"fra')  # what a kill cuts off
+    assert closed_loop.main(options) == 1  # one of three is within 5 nm
+    assert called == [0, 1, 2, 2]
+    result = json.loads((tmp_path / "result.json").read_text())
+    summary = result["summary"]
+    assert (summary["within_each"], summary["failed"], summary["runs"]) == (1, 1, 3)
+    assert summary["within_norm"] == 0  # 3 nm in each of three is 5.2 nm
+    assert result["runs"][0]["residual_nm"] == pytest.approx(dict.fromkeys(standins.KNOBS, 3.0))
+    page = document.read_text()
+    assert "**1 of 3**" in page and "seed 1 (no frame can be used); seed 2 (6.0 nm)" in page
+
+
+def test_runs_of_another_model_are_made_again(tmp_path):
+    lines = tmp_path / "runs.jsonl"
+    closed_loop.keep(lines, {"model": "a"}, {"seed": 0})
+    closed_loop.keep(lines, {"model": "b"}, {"seed": 1})
+    assert closed_loop.kept(lines, {"model": "b"}) == {1: {"seed": 1}}
+
+
+# series of another simulator ----------------------------------------------------------------------
+
+X0 = {"C10": 10.0, "C12a": -20.0, "C12b": 30.0}
+TRUTH = {
+    "a.h5": {"tier": "A", "knob_names": list(X0), "x0_nm": X0},
+    "d.h5": {"tier": "D", "knob_names": list(X0), "x0_nm": X0,
+             "G": np.diag([1.25, 1.0, 1.0]).tolist(), "drift_nm": [[0, 0, 0], [2.5, 0, 0]]},
+    "grid.h5": {"tier": "grid", "knob_names": list(X0), "x0_nm": X0},
+}  # fmt: skip
+
+
+def answer(values, sd=2.0):
+    """An entry of the result's JSON."""
+    return {"x0_nm": dict(values), "sd_nm": dict.fromkeys(values, sd),
+            "tuned_knobs_nm": {k: -v for k, v in values.items()},
+            "tuned_sd_nm": dict.fromkeys(values, sd), "frames_used": 2, "rejected_frames": [],
+            "converged": True, "message": "", "seconds": 1.0}
+
+
+def test_ask_leaves_the_fault_of_a_series_that_cannot_be_read(tmp_path):
+    bad = tmp_path / "bad.h5"
+    bad.write_text("nothing")
+    seconds, fault = reality.ask(bad, tmp_path / "out.json")
+    assert seconds > 0 and "bad.h5" in fault
+    assert json.loads((tmp_path / "out.json").read_text()) == {}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    for name in ("a.h5", "d.h5"):
+        jaxcal.write_series(tmp_path / name, replace(standins.series(2), name=name))
+    return tmp_path
+
+
+def test_drift_and_gain_count_where_the_tuning_is_judged(folder):
+    truth = reality.scored(folder)
+    assert list(truth) == ["a.h5", "d.h5"]
+    assert reality.wanted(truth["a.h5"]) == X0
+    assert reality.wanted(truth["d.h5"])["C10"] == pytest.approx(-10.0)  # (10 + 2.5) / 1.25
+    assert reality.wanted(truth["d.h5"], 1)["C10"] == pytest.approx(-8.0)
+
+
+def test_reality_scores_what_the_command_writes(folder, document, monkeypatch):
+    values = {"C10": 14.0, "C12a": -20.0, "C12b": 28.0}
+
+    def ask(series, out, model, seed):
+        out.write_text(json.dumps({"a.h5": answer(values)} if series.name == "a.h5" else {}))
+        return 12.0, "d.h5: not HDF5"
+
+    monkeypatch.setattr(reality, "ask", ask)
+    monkeypatch.setattr(reality.models, "load", lambda path: None)
+    out = folder / "result.json"
+    code = reality.main(["--folder", str(folder), "--json", str(out), "--document", str(document)])
+    assert code == 1  # a series was not answered
+    result = json.loads(out.read_text())["command"]
+    first, second = result["series"]
+    assert first["error_nm"] == {"C10": 4.0, "C12a": 0.0, "C12b": -2.0} and second["missing"]
+    assert (first["wall_seconds"], second["fault"]) == (12.0, "d.h5: not HDF5")
+    summary = result["summary"]["A"]["first"]
+    assert (summary["median_nm"], summary["largest_nm"]) == (2.0, 4.0)
+    assert summary["rms_error_over_sd"] == pytest.approx(np.sqrt(5 / 3))
+    assert "no answer" in document.read_text()
+
+
+def test_reality_from_fewer_frames(folder, document, monkeypatch):
+    asked = []
+
+    def infer(observations, series, model, *, seed, published, length):
+        asked.append((len(observations), len(series.frames), published, length))
+        return standins.estimate(len(observations))
+
+    monkeypatch.setattr(calibration, "observe", lambda frame, optics: None)
+    monkeypatch.setattr(calibration, "infer", infer)
+    monkeypatch.setattr(reality.models, "load", lambda path: None)
+    out = folder / "result.json"
+    assert reality.main(["--folder", str(folder), "--no-command", "--published", "--frames",
+                         "1,2,4", "--json", str(out), "--document", str(document)]) == 0
+    assert asked == [(2, 2, True, 2)] * 2 + [(1, 1, False, 2), (2, 2, False, 2)] * 2
+    page = document.read_text()
+    assert "| first frames | tier A and B | tier D |" in page and "| 1 |" in page
+
+
+# scripts and documents ----------------------------------------------------------------------------
+
+
+def test_whole_plane_is_symmetric_about_its_middle():
+    image = np.random.default_rng(0).standard_normal((spectra.ROWS, spectra.COLUMNS))
+    image[spectra.ROWS // 2 :, 0] = image[spectra.ROWS // 2 : 0 : -1, 0]  # f_x = 0 is its own image
+    plane = figures.whole_plane(image)
+    assert plane.shape == (spectra.ROWS - 1, 2 * spectra.COLUMNS - 1)
+    np.testing.assert_array_equal(plane[:, spectra.COLUMNS - 1 :], image[1:])
+    np.testing.assert_array_equal(plane, plane[::-1, ::-1])
+
+
+def test_disc_only_keeps_the_disc():
+    cut = figures.disc_only(np.arange(96.0 * 96).reshape(96, 96), spectra.Disc(47.5, 48.2, 20.0))
+    assert cut.shape == (43, 43) and np.isnan(cut[0, 0]) and np.nanmin(cut) == 0
+    assert np.isfinite(cut).sum() == pytest.approx(np.pi * 20.0**2, rel=0.01)
+
+
+def test_overview_draws(tmp_path, monkeypatch):
+    run = standins.calibration()
+    candidates = SimpleNamespace(positions=np.random.default_rng(0).normal(0, 50, (64, 8)))
+    for number, estimate in enumerate(run.history):
+        estimate.posterior = (SimpleNamespace(candidates=candidates), number)
+    monkeypatch.setattr(jaxcal, "calibrate", lambda *_, **__: run)
+    monkeypatch.setattr(figures, "observe", lambda frame, optics: (
+        spectra.Disc(48.0, 48.0, 40.0), np.random.default_rng(0).standard_normal((128, 64))))
+    figures.overview(None, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").stat().st_size > 20_000
+
+
+def test_model_card_tells_what_training_wrote(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file(
+        {"vae.encoder.out": np.zeros((3, 4), np.float16), "map.mean": np.zeros(5, np.float32)},
+        weights)
+    card = {
+        "config": {"seed": 3, "vae_rounds": 4, "map_rounds": 2, "replays": 1, "map_hidden": 16,
+                   "architecture": {"rows": 128, "columns": 64, "patch": 8, "features": 24,
+                                    "hidden": 256, "latents": 12}},
+        "ranges": {"buckets": [{"highest": 18.0}, {"highest": 70.0}], "energies_keV": [30.0, 300.0],
+                   "semi_angles_mrad": [14.0, 33.0], "coma_waves": 2.1},
+        "spectra": 1234, "held_back_elbo": {"elbo": -5.0, "distortion": 4.0, "divergence": 1.0},
+        "map_losses": [{"epoch": 0, "loss": 1.5, "held_back": 1.75}],
+        "versions": {"jax": "0.9.2"}, "seconds_of_last_run": 120.0, "rounds_of_last_run": 5,
+    }  # fmt: skip
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    out = tmp_path / "card.md"
+    model_card.main(["--model", str(weights), "--out", str(out)])
+    text = out.read_text()
+    assert "| ELBO | -5.0 |" in text and "1,234 simulated spectra" in text
+    assert "for the last 5 of 6 rounds" in text and "30 to 300 keV" in text
+
+
+def test_the_conventions_compute():
+    failed, attempted = doctest.testfile(
+        str(ROOT / "docs" / "conventions.md"), module_relative=False)
+    assert attempted and not failed
