@@ -8,9 +8,11 @@ the next round needs; a run that was killed ends with the same weights as one th
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,10 +79,19 @@ _batch = jax.jit(stream.batch, static_argnums=1)
 
 
 def simulate_round(seed: int, index: int) -> stream.Batch:
-    """Round ``index`` of the stream: a batch of every bucket. Held-back rounds are negative."""
+    """Round ``index`` of the stream: a batch of every bucket. Held-back rounds are negative.
+
+    The buckets are simulated side by side: one alone does not keep several cores busy.
+    """
     key = jax.random.fold_in(jax.random.key(seed), index + 2**20)
-    parts = [_batch(jax.random.fold_in(key, b), bucket) for b, bucket in enumerate(stream.BUCKETS)]
-    return jax.tree.map(lambda *a: np.concatenate([np.asarray(x) for x in a]), *parts)
+
+    def part(number):
+        made = _batch(jax.random.fold_in(key, number), stream.BUCKETS[number])
+        return jax.tree.map(np.asarray, made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(part, reversed(range(len(stream.BUCKETS)))))  # the costly ones first
+    return jax.tree.map(lambda *a: np.concatenate(a), *reversed(parts))
 
 
 def schedule(rate: float, steps: int):
