@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse  # noqa: E402
+import io  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
@@ -23,6 +24,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib import patheffects  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import jaxcal  # noqa: E402
 from jaxcal import aberrations, aperture, calibration, simulation, spectra  # noqa: E402
@@ -75,6 +77,16 @@ def show(axes, image, cmap, limits=(None, None), extent=None):
     axes.spines[:].set_visible(False)
 
 
+def save(figure, path, dpi):
+    """Write a PNG of 256 colours, a third of the size, and close the figure."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    plt.close(figure)
+    image = Image.open(drawn).convert("RGB")
+    palette = Image.Quantize.MAXCOVERAGE  # the median cut would lose rare colours
+    image.quantize(256, palette, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def contrast(image):
     """Colour limits of a log image that show the rings over the speckle."""
     seen = np.asarray(image)[spectra.MASK]
@@ -95,8 +107,7 @@ def overview(model, path, seed=5):
     upper, lower = curves.subfigures(2, 1, height_ratios=(1.0, 1.12))
     _posteriors(upper, run, truth)
     _errors(lower, run, truth)
-    figure.savefig(path, dpi=176)
-    plt.close(figure)
+    save(figure, path, dpi=176)
 
 
 def _before_and_after(figure, run, truth):
@@ -194,8 +205,7 @@ def ronchigram_grid(path, values=(-200.0, -100.0, 0.0, 100.0, 200.0), seed=4):
             axis.set_ylabel(f"{value:+.0f}" if value else "0", labelpad=3)
         part.supxlabel("C10 (nm)", fontsize=9, x=0.55, y=0.005)
         part.supylabel("C12a (nm)", fontsize=9, x=0.005, y=0.515)
-    figure.savefig(path, dpi=176)
-    plt.close(figure)
+    save(figure, path, dpi=130)
 
 
 # latents ------------------------------------------------------------------------------------------
@@ -222,8 +232,7 @@ def latents(model, path, count=640, reach=9.0):
                      edgecolors=(0.13, 0.15, 0.18, 0.7), **colour)
         axis.set(title=f"latent {latent + 1}", xlim=(-edge, edge), ylim=(-edge, edge),
                  xlabel="C10 (nm)", ylabel="C12a (nm)")
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+    save(figure, path, dpi=160)
 
 
 def _pair(axes, encoded, numbers, states_nm):
@@ -302,8 +311,7 @@ def reconstruction(model, path, seed=21):
         axes[0, column].set_title("\n".join([", ".join(title[:2]), *title[2:]]), fontsize=8.5)
     axes[0, 0].set_ylabel("spectrum of a frame")
     axes[1, 0].set_ylabel("from its latents")
-    figure.savefig(path, dpi=176)
-    plt.close(figure)
+    save(figure, path, dpi=176)
 
 
 FIGURES = ("overview", "ronchigram_grid", "latents", "reconstruction")
