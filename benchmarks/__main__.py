@@ -26,8 +26,9 @@ def main(arguments=None) -> int:
 
     try:
         jax.devices()
-    except RuntimeError as error:
-        parser.error(f"JAX cannot run on {options.device}: {error}".splitlines()[0])
+    except (RuntimeError, AssertionError) as error:  # the latter where no plugin knows the device
+        reason = (str(error).splitlines() or ["no such device, or jax is installed without it"])[0]
+        parser.error(f"JAX cannot run on {options.device}: {reason}")
     from benchmarks import provenance, timing
 
     entries = []

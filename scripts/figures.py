@@ -77,14 +77,15 @@ def show(axes, image, cmap, limits=(None, None), extent=None):
     axes.spines[:].set_visible(False)
 
 
-def save(figure, path, dpi):
-    """Write a PNG of 256 colours, a third of the size, and close the figure."""
+def save(figure, path, dpi, colours=256):
+    """Write a PNG of so many colours (None: all, at three times the size) and close the figure."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
     plt.close(figure)
     image = Image.open(drawn).convert("RGB")
-    palette = Image.Quantize.MAXCOVERAGE  # the median cut would lose rare colours
-    image.quantize(256, palette, dither=Image.Dither.NONE).save(path, optimize=True)
+    if colours is not None:  # the median cut would lose rare colours
+        image = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
 
 
 def contrast(image):
@@ -107,7 +108,7 @@ def overview(model, path, seed=5):
     upper, lower = curves.subfigures(2, 1, height_ratios=(1.0, 1.12))
     _posteriors(upper, run, truth)
     _errors(lower, run, truth)
-    save(figure, path, dpi=176)
+    save(figure, path, dpi=176, colours=None)  # smooth greys would tint
 
 
 def _before_and_after(figure, run, truth):
