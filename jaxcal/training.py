@@ -209,8 +209,9 @@ def train(config: Config, directory, progress: Callable | None = None) -> Path:
     held = jax.tree.map(lambda *a: np.concatenate(a), *held)
     shape = (config.buffer * round_size(), spectra.ROWS, spectra.COLUMNS)
     capacity = (HELD_BACK + config.map_rounds) * round_size()
+    pure = nnx.to_pure_dict(weights)
     empty = State(
-        np.zeros((), np.int64), nnx.to_pure_dict(weights), vae_optimiser(config).init(weights),
+        np.zeros((), np.int64), pure, vae_optimiser(config).init(nnx.State(pure)),
         np.zeros(shape, np.float16),
         {"waves": np.zeros((capacity, 25), np.float32),
          "nuisances": np.zeros((capacity, len(stream.NUISANCES)), np.float32),
