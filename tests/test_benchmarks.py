@@ -66,11 +66,11 @@ def test_e_step_agrees_with_numpy_and_follows_the_contract():
 
 
 def test_simulate_agrees_with_numpy_and_scipy():
-    [entry] = simulate.run(1, ((64, 20.0),))
+    [entry] = simulate.run(1, ((192, 64.0),))
     assert set(entry["seconds"]) == {"jaxcal", "numpy", "scipy"} and entry["deviation"] < 1e-3
-    case = simulate.problem(64, 20.0)
+    case = simulate.problem(192, 64.0)
     (frame, image), (fast, fast_image) = (
-        f(*case, 20.0) for f in (simulate.with_numpy, simulate.with_scipy))
+        f(*case, 64.0) for f in (simulate.with_numpy, simulate.with_scipy))
     np.testing.assert_allclose(fast, frame, atol=1e-4 * frame.max())
     bright = spectra.MASK & (image > 0)  # bins near zero have large logarithms of small errors
     np.testing.assert_allclose(fast_image[bright], image[bright], atol=0.02)
