@@ -142,9 +142,10 @@ def save(path, architecture, map_hidden, vae_weights, map_weights, standard, car
     return path
 
 
-@lru_cache(maxsize=4)
 def load(path=None) -> Model:
     """Load a model; the one that ships with the package where no path is given.
+
+    The same file, unchanged, gives the same object, and what was compiled for it.
 
     Raises:
         ValueError: the file is missing or no jaxcal model.
@@ -154,23 +155,38 @@ def load(path=None) -> Model:
     if not path.is_file():
         raise ValueError(f"{path}: no such model file; train one with 'jaxcal train' or leave the "
                          "option out to use the model that ships with jaxcal")
+    return _load(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _load(path, modified):
     try:
         with safetensors.safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         architecture = vae.Architecture(**json.loads(header["architecture"]))
-        hidden = int(header["map_hidden"])
-    except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        network = map_network(architecture.latents, int(header["map_hidden"]))
+        autoencoder = vae.Vae(architecture, rngs=nnx.Rngs(0))
+        size, count = architecture.latents, len(stream.NUISANCES)
+        shapes = {"latent_sd": (size,), "nuisance_mean": (count,),
+                  "nuisance_factor": (count, count)}
+        model = (_filled(autoencoder, tensors, "vae."), _filled(network, tensors, "map."),
+                 Standardisation(*(
+                     _tensor(tensors, f"standard.{n}", shape) for n, shape in shapes.items())))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a jaxcal model ({error}); give the model.safetensors that "
                          "'jaxcal train' wrote") from error
     card_path = path.with_suffix(".json")
     card = json.loads(card_path.read_text()) if card_path.is_file() else {}
-    network = map_network(architecture.latents, hidden)
-    autoencoder = vae.Vae(architecture, rngs=nnx.Rngs(0))
-    return Model(
-        _filled(autoencoder, tensors, "vae."), _filled(network, tensors, "map."),
-        Standardisation(*(tensors[f"standard.{name}"] for name in (
-            "latent_sd", "nuisance_mean", "nuisance_factor"))), card)
+    return Model(*model, card)
+
+
+def _tensor(tensors, name, shape):
+    """The tensor of a name, whose shape must be the one expected."""
+    found = tensors[name].shape
+    if found != tuple(shape):
+        raise ValueError(f"{name} has the shape {found} instead of {tuple(shape)}")
+    return tensors[name]
 
 
 def _flatten(tree, prefix=""):
@@ -187,7 +203,7 @@ def _filled(module, tensors, prefix):
 
     def fill(tree, where):
         return {name: fill(value, f"{where}{name}.") if isinstance(value, dict)
-                else jnp.asarray(tensors[where + name], jnp.float32)
+                else jnp.asarray(_tensor(tensors, where + name, value.shape), jnp.float32)
                 for name, value in tree.items()}
 
     nnx.replace_by_pure_dict(state, fill(values, prefix))
