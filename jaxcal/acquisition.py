@@ -55,6 +55,7 @@ def trial_steps(key, candidates, is_knob, reach, limit, count: int):
     return jnp.where(is_knob, jnp.clip(noise - chosen, -limit, limit), 0.0)
 
 
+@partial(jax.jit, static_argnames=("map_", "trials", "sample"))
 def next_step(key, candidates, weights, parameters, experiment, map_, is_knob, reach, limit,
               trials: int = 128, sample: int = 256):
     """The best of ``trials`` random trial steps (P,), judged with ``sample`` candidates."""
