@@ -192,7 +192,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
         >>> answer = jaxcal.estimate(jaxcal.read_series("series.h5"))  # doctest: +SKIP
     """
     report = progress or (lambda message, fraction: None)
-    _check_knobs(series)
+    _check_knobs(series.knob_names, series.name)
     observations = []
     for number, frame in enumerate(series.frames):
         report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
@@ -256,13 +256,13 @@ def _summary(result, data, knob_names, good, rejected, latents, images, seconds)
         states_nm=x0 + knobs @ gain.T, posterior=(result, data))
 
 
-def _check_knobs(series: Series):
-    unknown = [name for name in series.knob_names if name not in STATES]
+def _check_knobs(names, file):
+    unknown = [name for name in names if name not in STATES]
     if unknown:
         raise SeriesError(
             f"knobs {', '.join(unknown)} are not covered by the model, which sees "
             f"{', '.join(STATES)}", "leave them fixed and out of the series",
-            file=series.name or None)
+            file=file or None)
 
 
 def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, seed: int = 0,
@@ -288,6 +288,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
     names = tuple(microscope.knob_names)
+    _check_knobs(names, getattr(microscope, "name", None))
     limits = _tolerance(tolerance_nm, microscope.optics, names)
     is_knob = np.isin(STATES, names)
     order = ORDER[indices(STATES)]
@@ -305,8 +306,6 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         settings_nm.append(np.asarray(getattr(microscope, "knobs_nm", knobs), float).copy())
         series = Series(np.stack(shots), np.stack(settings_nm), names, microscope.optics,
                         getattr(microscope, "name", "microscope"))
-        if number == 0:
-            _check_knobs(series)
         observations.append(observe(shots[-1], microscope.optics))
         if all(seen.fault for seen in observations):
             if number + 1 == frames:

@@ -2,13 +2,17 @@
 
 import numpy as np
 from scipy.cluster import hierarchy
+from scipy.spatial import distance
+
+JOINED = 1.0  # a gap of fewer standard deviations of the larger group parts no modes
 
 
 def members(positions, sample: int = 1024):
     """Indices of the candidates of each mode, largest first.
 
     Single linkage in units of the candidates' own spacing, so that modes are what no chain of
-    neighbours connects; stragglers belong to the mode whose member is nearest.
+    neighbours connects; stragglers belong to the mode whose member is nearest. With few knobs the
+    chain breaks in the thin tails too: what is nearer than JOINED belongs together all the same.
     """
     scaled = positions / np.maximum(_spacing(positions), 1e-9)
     chosen = np.arange(0, len(scaled), max(1, len(scaled) // sample))
@@ -21,7 +25,30 @@ def members(positions, sample: int = 1024):
         np.argmin(((part[:, None] - core[None]) ** 2).sum(-1), axis=1)
         for part in np.array_split(scaled, max(1, len(scaled) // 256))])
     groups = [np.flatnonzero(labels[nearest] == k) for k in large]
-    return sorted((g for g in groups if len(g)), key=len, reverse=True)
+    return _joined(positions, [g for g in groups if len(g)])
+
+
+def _joined(positions, groups):
+    """Groups, largest first, of which those that no gap parts are one."""
+    kept = []
+    for group in sorted(groups, key=len, reverse=True):
+        for number, other in enumerate(kept):
+            if _gap(positions[other], positions[group]) < JOINED:
+                kept[number] = np.sort(np.concatenate([other, group]))
+                break
+        else:
+            kept.append(group)
+    return kept if len(kept) == len(groups) else _joined(positions, kept)
+
+
+def _gap(large, small, sample: int = 512):
+    """Least distance between two groups in standard deviations of the larger."""
+    spread = np.atleast_2d(np.cov(large.T))
+    scale = np.sqrt(np.maximum(np.diag(spread), 1e-18))
+    factor = np.linalg.cholesky(spread / np.outer(scale, scale) + 1e-9 * np.eye(len(scale)))
+    first, second = (np.linalg.solve(factor, (group[:: max(1, len(group) // sample)] / scale).T).T
+                     for group in (large, small))
+    return distance.cdist(first, second).min()
 
 
 def _spacing(positions):
