@@ -1,0 +1,359 @@
+"""Estimates from series and the closed loop, with the shipped model on simulated frames."""
+
+import re
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, spectra
+from jaxcal import model as models
+from jaxcal.aberrations import indices
+from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
+from jaxcal.series import Series, SeriesError
+
+TRUTH = {"C10": 60.0, "C12a": -40.0, "C12b": 25.0}
+STEPS = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [0.0, 40.0, 0.0], [-90.0, 30.0, -30.0]])
+OPTICS = Optics(200.0, 20.0, 0.2)
+BLANK = np.zeros((256, 256), np.float32)
+QUICK = em.Settings(candidates=512, iterations=2, climbs=10)  # one compilation for all
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.load()
+
+
+@pytest.fixture(scope="module")
+def series():
+    """Four frames of a simulated microscope whose state is TRUTH."""
+    microscope = SimulatedMicroscope(hidden_nm=TRUTH, seed=3)
+    frames = []
+    for step in STEPS:
+        microscope.set(step)
+        frames.append(microscope.acquire())
+    return Series(np.stack(frames), STEPS, microscope.knob_names, microscope.optics, "toy.h5")
+
+
+@pytest.fixture(scope="module")
+def answer(series, model):
+    return calibration.estimate(series, model, settings=QUICK)
+
+
+def with_frames(series, **bad):
+    """The series with the frames f0, f1 ... replaced."""
+    frames = series.frames.copy()
+    for name, frame in bad.items():
+        frames[int(name[1:])] = frame
+    return Series(frames, series.knobs_nm, series.knob_names, series.optics, series.name)
+
+
+
+
+# Estimates
+
+
+def test_the_truth_is_found(answer):
+    """Within 6 nm, the error promised for such series, and three stated standard deviations."""
+    error = answer.x0_nm - list(TRUTH.values())
+    sd = np.sqrt(np.diag(answer.covariance_nm2))
+    assert np.all(np.abs(error) < 6.0)
+    assert np.all(np.abs(error) < 3 * sd + 1.0)
+    assert np.all(sd < 10.0)
+    assert answer.modes[0].weight > 0.95
+    assert answer.knob_names == tuple(TRUTH)
+
+
+def test_an_estimate_is_consistent_in_itself(answer, series, model):
+    assert answer.frames_used == 4 and answer.rejected_frames == ()
+    assert answer.frame_numbers == (0, 1, 2, 3)
+    assert_allclose(answer.tuned_knobs_nm, -answer.x0_nm)
+    assert_array_equal(answer.actuator, np.eye(3))
+    assert_allclose(answer.states_nm, answer.x0_nm + STEPS)
+    assert_allclose(sum(mode.weight for mode in answer.modes), 1.0)
+    assert_allclose(answer.modes[0].x0_nm, answer.x0_nm)
+    assert answer.spectra.shape == (4, 128, 64)
+    assert_allclose(answer.latents, model.encode(answer.spectra), rtol=1e-4, atol=1e-4)
+    assert answer.posterior[0].candidates.positions.dtype == np.float32
+    assert answer.seconds > 0 and answer.message
+    eigenvalues = np.linalg.eigvalsh(answer.covariance_nm2)
+    assert eigenvalues.min() > 0
+
+
+def test_counts_scale_type_and_offset_do_not_matter(series, model, answer):
+    """The log spectra of scaled and offset frames agree to the rounding of the counts."""
+    twice = Series((4 * series.frames + 300).astype(np.uint16), series.knobs_nm,
+                   series.knob_names, series.optics, series.name)
+    again = calibration.estimate(twice, model, settings=QUICK)
+    sd = np.sqrt(np.diag(answer.covariance_nm2))
+    assert np.all(np.abs(again.x0_nm - answer.x0_nm) < 1.0 * sd)
+
+
+def test_the_seed_decides(series, model, answer):
+    again = calibration.estimate(series, model, settings=QUICK)
+    assert_array_equal(again.x0_nm, answer.x0_nm)
+    other = calibration.estimate(series, model, settings=QUICK, seed=1)
+    assert not np.array_equal(other.x0_nm, answer.x0_nm)
+    sd = np.sqrt(np.diag(answer.covariance_nm2))
+    assert np.all(np.abs(other.x0_nm - answer.x0_nm) < 0.5 * sd)
+
+
+def test_progress_is_told(series, model):
+    told = []
+    calibration.estimate(series, model, settings=QUICK,
+                         progress=lambda message, fraction: told.append((message, fraction)))
+    assert told[0][0] == "aperture of frame 1/4"
+    fractions = [fraction for _, fraction in told if fraction is not None]
+    assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] <= 1
+
+
+# Frames that cannot be used
+
+
+def test_blank_and_saturated_frames_are_set_aside(series, model, answer):
+    """The others are used as if the bad ones had never been taken."""
+    saturated = np.minimum(series.frames[2], np.quantile(series.frames[2], 0.6))
+    found = calibration.estimate(with_frames(series, f1=BLANK, f2=saturated), model, settings=QUICK)
+    assert found.frames_used == 2 and found.frame_numbers == (0, 3)
+    assert [number for number, _ in found.rejected_frames] == [1, 2]
+    assert "blank frame" in found.rejected_frames[0][1]
+    assert "saturated" in found.rejected_frames[1][1]
+    without = calibration.estimate(series.select([0, 3]), model, settings=QUICK)
+    assert_array_equal(found.x0_nm, without.x0_nm)
+    assert len(found.spectra) == len(found.latents) == len(found.states_nm) == 2
+
+
+def test_where_no_frame_is_left_the_error_names_file_and_frame(series, model):
+    bad = with_frames(series, **{f"f{k}": BLANK for k in range(4)})
+    with pytest.raises(SeriesError, match=r"^toy\.h5: frame 0: no frame can be used, the first "
+                                          r"because: blank frame.*; take the series again"):
+        calibration.estimate(bad, model, settings=QUICK)
+
+
+def test_knobs_the_model_does_not_see(series, model):
+    wrong = Series(series.frames, series.knobs_nm, ("C10", "C30", "C45a"), series.optics, "w.h5")
+    with pytest.raises(SeriesError, match=r"w\.h5: knobs C30, C45a are not covered by the model, "
+                                          r"which sees C10, .*; leave them fixed"):
+        calibration.estimate(wrong, model)
+
+
+def test_a_disc_too_small_for_the_spectrum_is_refused(series, model):
+    coarse = spectra.binned(series.frames[0], 2)
+    optics = replace(series.optics, pixel_mrad=2 * series.optics.pixel_mrad)
+    small = Series(coarse[None], np.zeros((1, 3)), series.knob_names, optics, "small.h5")
+    with pytest.raises(ValueError, match="radius of 5.* pixels, its spectrum needs at least 64"):
+        calibration.estimate(small, model)
+
+
+# What the estimate is made of
+
+
+def test_padding_changes_nothing(answer, model):
+    """The likelihood of any candidate is that without padding, to the rounding of float32."""
+    _, data = answer.posterior
+    longer = calibration.experiment(answer.latents, STEPS, answer.knob_names, OPTICS, length=7)
+    exact = calibration.experiment(answer.latents, STEPS, answer.knob_names, OPTICS)
+    assert longer.latents.shape[0] == 7 and exact.latents.shape[0] == 4
+    assert_array_equal(longer.frame_noise, [1.0] * 4 + [em.EXCLUDED] * 3)
+    parameters = em.initial_parameters(model.map, exact)
+    positions = em.draw(jax.random.key(0), exact, 20)
+    found, expected = (
+        np.asarray(em.score_all(positions, parameters, data, model.map))
+        for data in (longer, exact))
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+
+
+def test_experiment_fills_what_is_no_knob():
+    latents, knobs = np.ones((2, 5)), np.array([[0.0, 0.0], [7.0, -3.0]])
+    data = calibration.experiment(latents, knobs, ("C12b", "C21a"), OPTICS, actuator=True)
+    expected = np.zeros((2, 7))
+    expected[:, 2], expected[:, 3] = knobs.T
+    assert_array_equal(data.knobs, expected)
+    places = indices(calibration.STATES)
+    assert_allclose(data.unit, edge_waves(OPTICS)[places], rtol=1e-6)
+    assert_array_equal(data.scale_power, [2, 2, 2, 3, 3, 3, 3])
+    assert_array_equal(data.prior_sd, [150.0] * 3 + [400.0] * 4)
+    sd = np.zeros((7, 7))
+    sd[2, 2] = sd[3, 3] = calibration.ACTUATOR_SD  # different orders do not mix
+    assert_allclose(data.actuator_sd, sd)
+    same = calibration.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
+    assert_allclose(np.asarray(same.actuator_sd)[0, 2], calibration.CROSSTALK_SD)
+    assert not calibration.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
+    assert {leaf.dtype for leaf in data} == {np.dtype(np.float32)}
+
+
+def test_the_measured_radius_moves_the_semi_angle_by_its_share():
+    optics = calibration.measured_optics(OPTICS, 1.02 * OPTICS.radius_pixels)
+    expected = 20.0 * 1.02**calibration.MEASURED_SHARE
+    assert_allclose(optics.semi_angle_mrad, expected)
+    assert optics.pixel_mrad == OPTICS.pixel_mrad and optics.energy_keV == OPTICS.energy_keV
+
+
+def test_one_camera_for_all_frames():
+    seen = [SimpleNamespace(disc=spectra.Disc(0.0, 0.0, radius, ellipticity))
+            for radius, ellipticity in ((100.0, 0.001), (104.0, 0.002), (101.0, 0.009))]
+    assert calibration.camera_of(seen) == (101.0, 0.002)
+
+
+# The closed loop
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The verification's estimate with the loop's settings, to save a compilation."""
+    inner = calibration.infer
+    monkeypatch.setattr(calibration, "infer",
+                        lambda *args, **options: inner(*args, **(options | {"settings": QUICK})))
+    return partial(calibration.calibrate, frames=3, settings=QUICK)
+
+
+def microscope():
+    return SimulatedMicroscope(hidden_nm=TRUTH, seed=3)
+
+
+def test_a_generous_tolerance_stops_early(quick, model):
+    told = []
+    bench = microscope()
+    run = quick(bench, tolerance_nm=30.0, model=model,
+                progress=lambda message, fraction: told.append((message, fraction)))
+    assert len(run.series) < 3 or run.estimate.message.startswith("tuned to the tolerance")
+    assert run.estimate.message.startswith(f"tuned to the tolerance after {len(run.series)} frames")
+    assert run.estimate.converged and "verified with one more frame" in run.estimate.message
+    assert len(run.history) == len(run.series)
+    assert_array_equal(run.series.knobs_nm[0], 0.0)
+    assert_array_equal(run.limits_nm, 30.0)
+    assert run.truth_nm == TRUTH
+    # the correction is applied, and one more frame taken there
+    assert_array_equal(bench.knobs_nm, run.applied_knobs_nm)
+    assert_allclose(run.applied_knobs_nm, run.history[-1].tuned_knobs_nm)
+    assert bench.frames_taken == len(run.series) + 1
+    assert run.estimate.frames_used == len(run.series) + 1
+    assert run.verification_frame.shape == (256, 256)
+    left = bench.state_nm()[:3]
+    assert np.all(np.abs(left) < 30.0)
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert told[0][0] == "frame 1: acquire" and told[-1][0] == "verify"
+
+
+def test_the_budget_ends_what_no_frame_could_reach(quick, model):
+    run = quick(microscope(), tolerance_nm=1e-3, model=model)
+    assert len(run.series) == 3 and len(run.history) == 3
+    assert not run.estimate.converged
+    assert run.estimate.message.startswith("frame budget spent before the tolerance after 3 frames")
+    steps = run.series.knobs_nm
+    assert len(np.unique(steps, axis=0)) == 3
+    assert np.all(np.abs(steps) <= calibration.KNOB_LIMIT_NM[1])
+    # each frame narrows the posterior, or at least does not widen it by much
+    spread = [np.sqrt(np.trace(one.tuned_covariance_nm2)) for one in run.history]
+    assert spread[-1] < 0.5 * spread[0]
+    assert np.all(np.abs(run.applied_knobs_nm + list(TRUTH.values())) < 10.0)
+
+
+def test_a_replay_uses_the_settings_that_were_recorded(quick, series, model):
+    run = quick(ReplayMicroscope(series), tolerance_nm=1e-3, model=model)
+    recorded = {tuple(step) for step in series.knobs_nm}
+    taken = [tuple(step) for step in run.series.knobs_nm]
+    assert set(taken) <= recorded and len(set(taken)) == 3
+    for frame, step in zip(run.series.frames, taken, strict=True):
+        number = [tuple(s) for s in series.knobs_nm].index(step)
+        assert_array_equal(frame, series.frames[number])
+    assert run.truth_nm is None
+    assert np.all(np.abs(run.estimate.x0_nm - list(TRUTH.values())) < 8.0)
+
+
+class Broken:
+    """A microscope that shows a list of frames one by one, whatever is asked for."""
+
+    knob_names = tuple(TRUTH)
+
+    def __init__(self, frames, optics):
+        self.frames, self.optics, self.asked = list(frames), optics, []
+
+    def set(self, knobs_nm):
+        self.asked.append(np.asarray(knobs_nm))
+
+    def acquire(self):
+        return self.frames.pop(0)
+
+
+def test_a_blank_first_frame_is_taken_again(quick, series, model):
+    good = series.frames
+    bench = Broken([BLANK, good[0], good[0], good[0]], series.optics)
+    run = quick(bench, tolerance_nm=1e-3, model=model)
+    assert [number for number, _ in run.estimate.rejected_frames] == [0]
+    assert len(run.history) == 2
+    assert_array_equal(bench.asked[1], 0.0)
+
+
+def test_a_blank_verification_does_not_pass(quick, model):
+    bench = microscope()
+
+    def progress(message, fraction):
+        if message == "verify":
+            bench.acquire = lambda: BLANK
+
+    run = quick(bench, tolerance_nm=30.0, model=model, progress=progress)
+    assert not run.estimate.converged
+    assert run.estimate.message.startswith("tuned to the tolerance")
+    assert "the verification frame cannot be used: blank frame" in run.estimate.message
+    assert run.estimate.frames_used == len(run.series)
+
+
+def test_a_verification_that_disagrees_is_told():
+    def at(knobs, sd):
+        return SimpleNamespace(tuned_knobs_nm=np.asarray(knobs), knob_names=("C10", "C12a"),
+                               tuned_covariance_nm2=np.diag(np.square(sd)))
+
+    limits = np.array([1.0, 1.0])
+    holds, verdict = calibration._verify(
+        at([10.0, 0.0], [2.0, 0.2]), at([14.0, 0.5], [1, 1]), None, limits)
+    assert holds and verdict == "verified with one more frame"
+    holds, verdict = calibration._verify(
+        at([10.0, 0.0], [2.0, 0.2]), at([14.0, 1.5], [1, 1]), None, limits)
+    assert not holds
+    assert re.search("disagrees: with it C12a tunes 1.5 nm elsewhere, take more frames", verdict)
+
+
+def test_only_blank_frames_end_with_an_error(quick, series, model):
+    with pytest.raises(SeriesError, match="frame 2: no frame can be used, the last because: blank"):
+        quick(Broken([BLANK] * 4, series.optics), model=model)
+
+
+def test_knobs_the_loop_cannot_turn(quick, model):
+    bench = SimulatedMicroscope(knob_names=("C10", "C30"), seed=1)
+    with pytest.raises(SeriesError, match="knobs C30 are not covered by the model"):
+        quick(bench, model=model)
+
+
+@pytest.mark.parametrize(("options", "match"), [
+    ({"frames": 0}, "frames should be at least 1, got 0: give a frame budget"),
+    ({"tolerance_nm": -1.0}, "tolerance_nm should be positive, got -1.0"),
+    ({"tolerance_nm": [1.0, np.nan, 1.0]}, "tolerance_nm should be positive"),
+])  # fmt: skip
+def test_what_a_calibration_cannot_aim_at(model, options, match):
+    with pytest.raises(ValueError, match=match):
+        calibration.calibrate(microscope(), model=model, **options)
+
+
+def test_the_tolerance_is_the_quarter_pi_limit_unless_told():
+    names = ("C10", "C21a")
+    assert_allclose(calibration._tolerance(None, OPTICS, names),
+                    quarter_pi_limits_nm(OPTICS)[indices(names)])
+    assert_array_equal(calibration._tolerance(2.0, OPTICS, names), [2.0, 2.0])
+    assert_array_equal(calibration._tolerance([2.0, 30.0], OPTICS, names), [2.0, 30.0])
+
+
+def test_within_needs_narrow_knobs_and_one_mode():
+    def known(sd, weight):
+        return SimpleNamespace(tuned_covariance_nm2=np.diag(np.square(sd)),
+                               modes=(SimpleNamespace(weight=weight),))
+
+    limits = np.array([1.0, 10.0])
+    assert calibration.within(known([0.9, 9.0], 0.99), limits)
+    assert not calibration.within(known([0.9, 11.0], 0.99), limits)
+    assert not calibration.within(known([0.9, 9.0], 0.9), limits)
