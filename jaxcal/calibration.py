@@ -275,7 +275,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         frames: at most so many, the verification not counted.
         tolerance_nm: (P,) or scalar standard deviation of each knob to stop at; the pi/4 limits
             where None.
-        model, seed, settings, progress: as of `estimate`.
+        model, seed, progress: as of `estimate`.
+        settings: of EM while frames are taken; the verification is estimated with `em.DEFAULT`.
 
     Returns:
         `Calibration`; the knobs stand at ``applied_knobs_nm``.

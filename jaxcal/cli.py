@@ -74,6 +74,10 @@ class Estimate:
     """A trained model (default: the one that ships with jaxcal)."""
     seed: int = 0
     """Fixes what the estimate draws at random."""
+    actuator: bool = False
+    """Estimate the knobs' gains and cross-talk too: 10 % and 3 % uncertain."""
+    published: bool = False
+    """Use the map without its simulated mean: the method as published."""
 
 
 @dataclass(frozen=True)

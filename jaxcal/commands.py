@@ -77,7 +77,7 @@ def estimate(arguments):
         if model is None:
             model = _load_model(arguments.model)
         try:
-            answer = _estimate_one(series, model, arguments.seed)
+            answer = _estimate_one(series, model, arguments)
         except Exception as error:
             status = max(status, _report(error, path))
             continue
@@ -180,11 +180,18 @@ def convert(arguments):
     return ANSWERED
 
 
-def _estimate_one(series, model, seed):
+def _estimate_one(series, model, arguments):
     from jaxcal import calibration
 
     with console.Progress(series.name) as progress:
-        return calibration.estimate(series, model, seed=seed, progress=progress)
+        return calibration.estimate(
+            series,
+            model,
+            seed=arguments.seed,
+            actuator=arguments.actuator,
+            published=arguments.published,
+            progress=progress,
+        )
 
 
 def _read_for(path, answers):

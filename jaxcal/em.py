@@ -330,7 +330,13 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
 
     Returns:
         :class:`Result`; ``converged`` says that the parameters stopped moving.
+
+    Raises:
+        ValueError: settings without a candidate or an iteration.
     """
+    if settings.candidates < 2 or settings.iterations < 1:
+        raise ValueError(f"EM needs at least 2 candidates and 1 iteration, got "
+                         f"{settings.candidates} and {settings.iterations}: raise them in Settings")
     report = progress or (lambda message, fraction: None)
     if parameters is None:
         parameters = initial_parameters(map_, experiment)

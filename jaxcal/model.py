@@ -176,9 +176,16 @@ def _load(path, modified):
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a jaxcal model ({error}); give the model.safetensors that "
                          "'jaxcal train' wrote") from error
-    card_path = path.with_suffix(".json")
-    card = json.loads(card_path.read_text()) if card_path.is_file() else {}
-    return Model(*model, card)
+    return Model(*model, _card(path.with_suffix(".json")))
+
+
+def _card(path) -> dict:
+    """What training wrote beside the weights; nothing where there is no such file."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not the JSON that training wrote ({error}); copy it again or "
+                         "remove it, the weights do without") from error
 
 
 def _tensor(tensors, name, shape):

@@ -9,7 +9,6 @@ the next round needs; a run that was killed ends with the same weights as one th
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from jaxcal import latent_map, model, spectra, stream, vae
+from jaxcal.files import write_text
 
 BIN_WEIGHT = 0.5  # neighbouring bins share the window's width: they count half
 WEIGHT = spectra.MASK * BIN_WEIGHT
@@ -203,7 +203,7 @@ def train(config: Config, directory, progress: Callable | None = None) -> Path:
     directory = Path(directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, config)
-    start = time.time()
+    since = time.time()
     graph, weights = nnx.split(vae.Vae(config.architecture, rngs=nnx.Rngs(config.seed)))
     held = [simulate_round(config.seed, -1 - i) for i in range(HELD_BACK)]
     held = jax.tree.map(lambda *a: np.concatenate(a), *held)
@@ -240,6 +240,9 @@ def train(config: Config, directory, progress: Callable | None = None) -> Path:
             report(message, 0.95 * (index + 1) / total)
             if (index + 1) % config.save_every == 0 or index + 1 == total:
                 manager.save(index + 1, args=ocp.args.StandardSave(state._asdict()))
+                spent = _seconds(directory) + time.time() - since
+                write_text(directory / "seconds.txt", f"{spent}")
+                since = time.time()
         manager.wait_until_finished()
     standard = model.standardise(state.rows["latents"], state.rows["nuisances"])
     map_weights, map_losses = fit_map(config, standard, state.rows, report)
@@ -257,8 +260,8 @@ def train(config: Config, directory, progress: Callable | None = None) -> Path:
                 _weights(state), held.spectra[: 2 * round_size()], graph)),
             "map_losses": map_losses,
             "versions": model.versions(),
-            "seconds_of_last_run": round(time.time() - start, 1),
-            "rounds_of_last_run": total - first,
+            "vae_losses": _logged(directory),
+            "seconds": round(_seconds(directory) + time.time() - since, 1),
         })
     report("done", 1.0)
     return path
@@ -334,9 +337,19 @@ def _claim(directory: Path, config: Config):
                 f"{directory} holds a run with other settings ({', '.join(differing)} differ): "
                 "give an empty directory, or the same settings to continue it")
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(wanted, indent=1))
-    temporary.replace(path)
+    write_text(path, json.dumps(wanted, indent=1))
+
+
+def _seconds(directory: Path) -> float:
+    """Time spent up to the last checkpoint, of all the runs it took, s."""
+    path = directory / "seconds.txt"
+    return float(path.read_text()) if path.exists() else 0.0
+
+
+def _logged(directory: Path) -> list[dict]:
+    """The rounds at which the held-back ELBO was taken."""
+    lines = (directory / "losses.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "held_back" in entry]
 
 
 def _keep_losses(directory: Path, rounds: int):
@@ -352,6 +365,4 @@ def _keep_losses(directory: Path, rounds: int):
             continue
         if entry["round"] < rounds:
             kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    shutil.move(temporary, path)
+    write_text(path, "".join(kept))

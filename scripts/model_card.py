@@ -86,15 +86,13 @@ def losses(card: dict) -> str:
 def training(card: dict) -> str:
     """How long, on how much, with what."""
     config = card["config"]
-    minutes = card["seconds_of_last_run"] / 60
+    minutes = card["seconds"] / 60
     total = config["vae_rounds"] + config["map_rounds"]
-    partly = ("" if card["rounds_of_last_run"] == total else
-              f" (for the last {card['rounds_of_last_run']} of {total} rounds, after a restart)")
     versions = ", ".join(f"{name} {value}" for name, value in card["versions"].items())
     return (f"{card['spectra']:,} simulated spectra in {total} rounds: {config['vae_rounds']} for "
             f"the autoencoder, each followed by {config['replays']} steps on recent ones, and "
             f"{config['map_rounds']} for the map. Seed {config['seed']}, {minutes:.0f} minutes"
-            f"{partly}, simulation included. Versions: {versions}.")
+            f" on two cores, simulation included. Versions: {versions}.")
 
 
 def text(card: dict, size: dict) -> str:

@@ -281,14 +281,14 @@ def test_model_card_tells_what_training_wrote(tmp_path):
                    "semi_angles_mrad": [14.0, 33.0], "coma_waves": 2.1},
         "spectra": 1234, "held_back_elbo": {"elbo": -5.0, "distortion": 4.0, "divergence": 1.0},
         "map_losses": [{"epoch": 0, "loss": 1.5, "held_back": 1.75}],
-        "versions": {"jax": "0.9.2"}, "seconds_of_last_run": 120.0, "rounds_of_last_run": 5,
+        "versions": {"jax": "0.9.2"}, "seconds": 120.0,
     }  # fmt: skip
     weights.with_suffix(".json").write_text(json.dumps(card))
     out = tmp_path / "card.md"
     model_card.main(["--model", str(weights), "--out", str(out)])
     text = out.read_text()
     assert "| ELBO | -5.0 |" in text and "1,234 simulated spectra" in text
-    assert "for the last 5 of 6 rounds" in text and "30 to 300 keV" in text
+    assert "2 minutes on two cores" in text and "30 to 300 keV" in text
 
 
 def test_the_conventions_compute():

@@ -436,3 +436,9 @@ def test_states_follow_scale_and_gain():
     gain = np.array([[1.1, 0.05], [0.0, 1.1]])
     unit = np.array([0.5, 2.0]) * np.exp([0.2, 0.3])
     assert_allclose(found, unit * ([1.0, -2.0] + STEPS @ gain.T), rtol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [em.Settings(candidates=1), em.Settings(iterations=0)])
+def test_settings_without_candidates_or_iterations_are_refused(settings):
+    with pytest.raises(ValueError, match="at least 2 candidates and 1 iteration"):
+        em.run(jax.random.key(0), None, None, settings)
