@@ -315,8 +315,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                                   frame=number, file=series.name)
             continue
         answer = infer(observations, series, model, seed=seed, settings=settings, length=frames + 1,
-                       progress=lambda message, _: report(
-                           f"frame {number + 1}: {message}", number / (frames + 1)))  # noqa: B023
+                       progress=_part_of(report, f"frame {number + 1}", number / (frames + 1)))
         history.append(answer)
         if within(answer, limits):
             break
@@ -346,6 +345,11 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                     message=f"{spent} after {len(shots)} frames; {verdict}; {answer.message}")
     return Calibration(final, tuple(history), series, verification, applied, limits,
                        getattr(microscope, "truth_nm", None))
+
+
+def _part_of(report, place: str, fraction: float):
+    """Progress of a part of the run: its messages, at the fraction the run has come to."""
+    return lambda message, _: report(f"{place}: {message}", fraction)
 
 
 def _verify(before: Estimate, after: Estimate, fault: str | None, limits):

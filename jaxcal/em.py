@@ -325,7 +325,7 @@ def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:
 
 
 def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
-        parameters: Parameters | None = None, progress=None) -> Result:
+        progress=None) -> Result:
     """EM from the prior to the posterior.
 
     Returns:
@@ -338,8 +338,7 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
         raise ValueError(f"EM needs at least 2 candidates and 1 iteration, got "
                          f"{settings.candidates} and {settings.iterations}: raise them in Settings")
     report = progress or (lambda message, fraction: None)
-    if parameters is None:
-        parameters = initial_parameters(map_, experiment)
+    parameters = initial_parameters(map_, experiment)
     begin_key, temper_key, renew_key = jax.random.split(key, 3)
     candidates = begin(begin_key, parameters, experiment, map_, settings.candidates)
     stage = 0

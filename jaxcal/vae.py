@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-FLOOR = -5.0  # log power below the mean at which the encoder's input is cut
-CEILING = 6.0
+FLOOR, CEILING = -5.0, 6.0  # log power about the mean at which the encoder's input is cut
 
 
 @dataclass(frozen=True)
