@@ -14,6 +14,7 @@ Source: O. L. Krivanek, N. Dellby, A. R. Lupini, Ultramicroscopy 78 (1999) 1-11.
 
 import difflib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -156,6 +157,42 @@ def edge_basis(x, y):
         (..., 25), dtype of x and y.
     """
     return jnp.stack(_edge_terms(x, y), -1)
+
+
+def edge_gradient(x, y):
+    """First derivatives of `edge_basis` along x and y, each (..., 25)."""
+    z, p, q = _powers(x, y)
+    up, down = p * z(p - 1, q), q * z(p, q - 1)
+    return _part(up + down), _part(1j * (up - down))
+
+
+def edge_hessian(x, y):
+    """Second derivatives of `edge_basis` along xx, xy and yy, each (..., 25)."""
+    z, p, q = _powers(x, y)
+    up, mixed, down = p * (p - 1) * z(p - 2, q), p * q * z(p - 1, q - 1), q * (q - 1) * z(p, q - 2)
+    return _part(up + 2 * mixed + down), _part(1j * (up - down)), _part(2 * mixed - up - down)
+
+
+def _powers(x, y):
+    """z(p, q) = w^p conj(w)^q, (..., 25), with w = x + iy, and the powers p, q of the 25 terms."""
+    dtype = jnp.result_type(x, y, float)
+    x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+    w = jax.lax.complex(x, y)
+    powers = [jnp.ones_like(w)]
+    for _ in range(6):
+        powers.append(powers[-1] * w)
+    powers = jnp.stack(powers, -1)
+    p, q = (ORDER + 1 + SYMMETRY) // 2, (ORDER + 1 - SYMMETRY) // 2
+
+    def z(p, q):
+        return powers[..., np.maximum(p, 0)] * jnp.conj(powers[..., np.maximum(q, 0)])
+
+    return z, p, q
+
+
+def _part(terms):
+    """The real part where a coefficient goes with a cosine, the imaginary with a sine."""
+    return jnp.where(_IS_B, terms.imag, terms.real)
 
 
 def wave_aberration(coefficients, x, y):
