@@ -30,21 +30,20 @@ import numpy as np
 from jaxcal import aberrations, tiles
 
 REACH = 1.3  # highest |q| that counts, semi-angle/wavelength
-RING_REACH = 0.5  # the same of the interference where the window resolves its rings
-MARGIN = 1.5  # how far beyond the highest frequency the grids reach, cycles per radius
-SIDE_NODES, RING_NODES = 18, 22  # of the grids: N + 1 by 2 N + 1 nodes
+STEP = 1.7  # of the grid of q for the side bands, standard deviations of G
+RING_STEP = 1.4  # the same of their interference
+RING_SEEN = 2.1  # q sqrt(8 pi^2 v) up to which a window with the variance v of G resolves rings
+MARGIN = 3.0  # how far beyond the highest frequency the grids reach, standard deviations of G
+NOISE_UNIT = 16.0  # frequency at which the noise's polynomial is expanded
 KNOTS = np.array([0.04, 0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0, 1.3])
 """|q| at which the film's log power spectrum is given."""
-
-BINS = np.argwhere(tiles.MASK)
-_F = np.stack([tiles.FREQUENCY_X[BINS[:, 1]], tiles.FREQUENCY_Y[BINS[:, 0]]], 1)
 
 
 class Physics(NamedTuple):
     """What besides the phases shapes the spectra of a frame.
 
     film: (K,) log power at KNOTS; noise: (3,) log power of the noise, polynomial in
-    (f/HIGHEST)^2; focal_spread, thickness: log of the C10 edge phases, rad; blur: log of the
+    (f/NOISE_UNIT)^2; focal_spread, thickness: log of the C10 edge phases, rad; blur: log of the
     standard deviation of the Gaussian MTF, aperture radii.
     """
 
@@ -55,35 +54,50 @@ class Physics(NamedTuple):
     blur: jax.Array
 
 
-class Nodes(NamedTuple):
-    """Points of a grid of q at a tile, and what the phases do there, per edge phase.
+class Band(NamedTuple):
+    """Blobs of N components q: one side band, or the interference of both.
 
-    amount: (N,) cell area, zero beyond REACH; q: (N,) |q|; minus_x ... plus_y: (N, 25) gradients
-    of f- and f+; relative: (N, 25) of D; variance_x, variance_y: (N,) of G.
-    path: (N, 2) phase of the side bands per C10 edge phase; inside: (N, 2) share of the window
-    whose beam passes the aperture, as power.
+    amount: (N,) cell of q, zero beyond REACH; q: (N,) |q|; place_x, place_y: (N, 25) frequency
+    per edge phase; variance_x, variance_y: (N,) of G; path: (N,) phase per C10 edge phase at the
+    window's centre and path_variance: (N,) over the window; inside: (N,) share of the window's
+    power that the aperture lets through.
     """
 
     amount: jax.Array
     q: jax.Array
-    minus_x: jax.Array
-    minus_y: jax.Array
-    plus_x: jax.Array
-    plus_y: jax.Array
-    relative: jax.Array
+    place_x: jax.Array
+    place_y: jax.Array
     variance_x: jax.Array
     variance_y: jax.Array
     path: jax.Array
+    path_variance: jax.Array
     inside: jax.Array
 
 
-def grid(phases, centre, nodes: int, reach):
-    """Half plane of q along the axes of the Hessian at a tile: x, y, cell area, each (N,)."""
+class Points(NamedTuple):
+    """What a window's spectrum is the sum of.
+
+    sides: Band of both side bands; rings: Band of their interference, with the distance of the
+    side bands apart_x, apart_y (N, 25) and their relative phase (N, 25), per edge phase.
+    """
+
+    sides: Band
+    rings: Band
+    apart_x: jax.Array
+    apart_y: jax.Array
+    relative: jax.Array
+
+
+def grid(phases, centre, highest: float, nodes: int, reach):
+    """Half plane of q along the axes of the Hessian at a window: x, y, cell area, each (N,).
+
+    It covers the frequencies up to ``highest``, and |q| up to ``reach`` of the steepness.
+    """
     xx, xy, yy = (bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre))
     angle = 0.5 * jnp.arctan2(2 * xy, xx - yy)
     mean, half = 0.5 * (xx + yy), jnp.hypot(0.5 * (xx - yy), xy)
     steep = jnp.maximum(jnp.abs(jnp.stack([mean + half, mean - half])), 1e-3)
-    extent = jnp.minimum(reach(steep), (tiles.HIGHEST + MARGIN) / steep)
+    extent = jnp.minimum(reach(steep), highest / steep)
     line = jnp.arange(-nodes, nodes + 1, dtype=phases.dtype) / nodes
     first, second = jnp.meshgrid(line[nodes:] * extent[0], line * extent[1])
     area = jnp.where(first > 0, 1.0, 0.5) * extent[0] * extent[1] / nodes**2
@@ -91,103 +105,151 @@ def grid(phases, centre, nodes: int, reach):
     return (c * first - s * second).ravel(), (s * first + c * second).ravel(), area.ravel()
 
 
-def nodes(phases, centre, width, points) -> Nodes:
-    """The grid's points at a tile; the broadening of G is that at ``phases``."""
+def _focused(path, q, variance, focal_spread):
+    """How the focal spread narrows a window along q: precision factor, shift along q."""
+    factor = 1 + 8 * (focal_spread * q) ** 2 * variance
+    return factor, -4 * focal_spread**2 * q * path * variance / factor
+
+
+def _cut(x, y, variance):
+    """Half plane that the aperture's edge at (x, y) leaves of a window: what remains of its power,
+    shift and relative precision along the outward normal, and the normal."""
+    radius = jnp.sqrt(x**2 + y**2 + 1e-12)
+    depth = (1 - radius) / jnp.sqrt(variance)
+    share = jax.scipy.stats.norm.cdf(depth)
+    hazard = jax.scipy.stats.norm.pdf(depth) / jnp.maximum(share, 1e-6)
+    left = jnp.clip(1 - hazard * (depth + hazard), 0.1, 1.0)
+    shift = -jnp.minimum(hazard, 3.0) * jnp.sqrt(variance)
+    return share, shift, 1 / left, x / radius, y / radius
+
+
+def _variances(variance, along, normals, chirp):
+    """Variance of G along x and y: the window's own, narrowed along q and along the edges'
+    normals, and what the phase's change across the window adds."""
+    base = 1 / (16 * jnp.pi**2 * variance)
+    (factor, unit_x, unit_y), (xx, xy, yy) = along, chirp
+    extra_x = (factor - 1) * unit_x**2 + sum((f - 1) * nx**2 for f, nx, _ in normals)
+    extra_y = (factor - 1) * unit_y**2 + sum((f - 1) * ny**2 for f, _, ny in normals)
+    return (base * (1 + extra_x) + variance * (xx**2 + xy**2),
+            base * (1 + extra_y) + variance * (yy**2 + xy**2))
+
+
+def _bent(phases, x, y, other_x, other_y):
+    """Change of a side band's frequency across the window: difference of two Hessians / 2 pi."""
+    here, there = aberrations.edge_hessian(x, y), aberrations.edge_hessian(other_x, other_y)
+    return [(h - t) @ phases / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
+
+
+def side_band(sign, phases, focal_spread, centre, width, points) -> Band:
+    """The side band of rho - sign q at the points of a grid of q."""
     (x, y), (qx, qy, area) = centre, points
-    turn = 1 / (2 * jnp.pi)
+    variance = 0.5 * width**2  # of the squared window
     q = jnp.sqrt(qx**2 + qy**2 + 1e-12)
-    here, before, after = (aberrations.edge_gradient(x + k * qx, y + k * qy) for k in (0, -1, 1))
-    chirp = [0.5 * turn * ((bend - other) @ phases) for bend, other in zip(
-        aberrations.edge_hessian(x + qx, y + qy), aberrations.edge_hessian(x - qx, y - qy),
-        strict=True)]
-    window = 1 / (8 * jnp.pi**2 * width**2)
+    unit_x, unit_y = qx / q, qy / q
+    path = qx * (2 * x - sign * qx) + qy * (2 * y - sign * qy)
+    factor, shift = _focused(path, q, variance, focal_spread)
+    x, y = x + shift * unit_x, y + shift * unit_y
+    share, back, narrow, nx, ny = _cut(x - sign * qx, y - sign * qy, variance)
+    x, y = x + back * nx, y + back * ny
+    here = aberrations.edge_gradient(x, y)
+    there = aberrations.edge_gradient(x - sign * qx, y - sign * qy)
+    place = [sign * (h - t) / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
+    chirp = _bent(phases, x, y, x - sign * qx, y - sign * qy)
+    spread = _variances(variance, (factor, unit_x, unit_y), [(narrow, nx, ny)], chirp)
+    return Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
+                share)
 
-    def side(sign):
-        depth = (1 - jnp.sqrt((x - sign * qx) ** 2 + (y - sign * qy) ** 2 + 1e-12)) / width
-        return (qx * (2 * x - sign * qx) + qy * (2 * y - sign * qy),
-                jax.scipy.stats.norm.cdf(jnp.sqrt(2.0) * depth))
 
-    (path_minus, in_minus), (path_plus, in_plus) = side(1.0), side(-1.0)
+def interference(phases, focal_spread, centre, width, points):
+    """The interference of both side bands: Band, distance (N, 25) twice, phase (N, 25)."""
+    (x, y), (qx, qy, area) = centre, points
+    variance = 0.5 * width**2
+    q = jnp.sqrt(qx**2 + qy**2 + 1e-12)
+    unit_x, unit_y = qx / q, qy / q
+    path = 2 * (qx * x + qy * y)
+    factor, shift = _focused(path, q, variance, focal_spread)
+    x, y = x + shift * unit_x, y + shift * unit_y
+    cuts = [_cut(x - sign * qx, y - sign * qy, variance) for sign in (1, -1)]
+    x, y = (v + sum(cut[1] * cut[k] for cut in cuts) for v, k in ((x, 3), (y, 4)))
+    before, here, after = (aberrations.edge_gradient(x + k * qx, y + k * qy) for k in (-1, 0, 1))
     basis = aberrations.edge_basis
-    return Nodes(
-        jnp.where(q < REACH, area, 0.0), q,
-        *(turn * (h - b) for h, b in zip(here, before, strict=True)),
-        *(turn * (a - h) for h, a in zip(here, after, strict=True)),
-        basis(x + qx, y + qy) + basis(x - qx, y - qy) - 2 * basis(x, y),
-        window + 0.5 * width**2 * (chirp[0] ** 2 + chirp[1] ** 2),
-        window + 0.5 * width**2 * (chirp[2] ** 2 + chirp[1] ** 2),
-        jnp.stack([path_minus, path_plus], 1), jnp.stack([in_minus, in_plus], 1))
+    relative = basis(x + qx, y + qy) + basis(x - qx, y - qy) - 2 * basis(x, y)
+    turn = 1 / (2 * jnp.pi)
+    place = [0.5 * turn * (a - b) for a, b in zip(after, before, strict=True)]
+    apart = [turn * (a + b - 2 * h) for a, b, h in zip(after, before, here, strict=True)]
+    chirp = [0.5 * b for b in _bent(phases, x + qx, y + qy, x - qx, y - qy)]
+    spread = _variances(variance, (factor, unit_x, unit_y), [cut[2:] for cut in cuts], chirp)
+    band = Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
+                cuts[0][0] * cuts[1][0])
+    return band, *apart, relative
 
 
-def lay_out(phases, centre, width):
-    """Grids of the side bands and of their interference at a tile, for states near ``phases``."""
-    side = grid(phases, centre, SIDE_NODES, lambda steep: REACH)
-    ring = grid(phases, centre, RING_NODES,
-                lambda steep: jnp.clip(1.5 / jnp.sqrt(steep), RING_REACH, REACH))
-    return nodes(phases, centre, width, side), nodes(phases, centre, width, ring)
+def lay_out(phases, physics: Physics, centre, width, layout: tiles.Layout) -> Points:
+    """The points of q at a window, for states near ``phases`` and a focal spread near physics'."""
+    blob = 1 / (np.sqrt(8) * np.pi * layout.width)
+    seen = RING_SEEN / (np.sqrt(8) * np.pi * blob)
+    highest = layout.highest + MARGIN * blob
+    focal_spread = jnp.exp(physics.focal_spread)
+    side = grid(phases, centre, highest, int(highest / (STEP * blob)), lambda steep: REACH)
+    ring = grid(phases, centre, highest, int(highest / (RING_STEP * blob)),
+                lambda steep: jnp.clip(1.5 / jnp.sqrt(steep), seen, REACH))
+    both = [side_band(sign, phases, focal_spread, centre, width, side) for sign in (1, -1)]
+    sides = Band(*(jnp.concatenate(pair) for pair in zip(*both, strict=True)))
+    return Points(sides, *interference(phases, focal_spread, centre, width, ring))
 
 
-def _amplitudes(at: Nodes, physics: Physics):
-    """Power of the film in each cell, and the side bands' amplitudes (N, 2)."""
-    film = at.amount * jnp.exp(_interpolation(at.q) @ physics.film)
-    blurred = jnp.exp(-0.5 * (jnp.exp(physics.focal_spread) * at.path) ** 2)
-    return film, blurred * jnp.sqrt(at.inside + 1e-9)
+def _power(band: Band, physics: Physics):
+    """Power (N,) of the film in each cell, after the aperture and the focal spread."""
+    square = jnp.exp(2 * physics.focal_spread)
+    factor = 1 + 2 * square * band.path_variance
+    blurred = jnp.exp(-square * band.path**2 / factor) / jnp.sqrt(factor)
+    return band.amount * band.inside * blurred * jnp.exp(_interpolation(band.q) @ physics.film)
 
 
-def blobs(phases, physics: Physics, layout):
+def blobs(phases, physics: Physics, points: Points):
     """Everything S is the sum of: amounts (M,) and places f_x, f_y (M,) of the blobs G."""
-    side, ring = layout
-    film, amplitude = _amplitudes(side, physics)
-    minus = side.minus_x @ phases, side.minus_y @ phases
-    plus = side.plus_x @ phases, side.plus_y @ phases
-    power = film[:, None] * amplitude**2
-    film, amplitude = _amplitudes(ring, physics)
-    apart_x = (ring.plus_x - ring.minus_x) @ phases
-    apart_y = (ring.plus_y - ring.minus_y) @ phases
-    together = jnp.exp(-(apart_x**2) / (8 * ring.variance_x) - apart_y**2 / (8 * ring.variance_y))
-    thick = jnp.sinc(jnp.exp(physics.thickness) * ring.q**2 / jnp.pi)
-    beat = -2 * film * amplitude[:, 0] * amplitude[:, 1] * together * thick * jnp.cos(
-        ring.relative @ phases)
-    middle_x = 0.5 * (ring.plus_x + ring.minus_x) @ phases
-    middle_y = 0.5 * (ring.plus_y + ring.minus_y) @ phases
+    sides, rings, apart_x, apart_y, relative = points
+    together = jnp.exp(-((apart_x @ phases) ** 2) / (8 * rings.variance_x)
+                       - (apart_y @ phases) ** 2 / (8 * rings.variance_y))
+    depth = jnp.exp(physics.thickness) * rings.q**2
+    defocus = jnp.exp(-jnp.exp(2 * physics.focal_spread) * rings.q**4)
+    visible = together * defocus * jnp.sinc(depth / jnp.pi) * jnp.cos(relative @ phases)
+    amount = jnp.concatenate([_power(sides, physics), -2 * _power(rings, physics) * visible])
+    x, y = (jnp.concatenate([a @ phases, b @ phases]) for a, b in (
+        (sides.place_x, rings.place_x), (sides.place_y, rings.place_y)))
     # the other half plane of q is the mirror image f -> -f
-    amounts = [power[:, 0], power[:, 1], beat]
-    places_x, places_y = [minus[0], plus[0], middle_x], [minus[1], plus[1], middle_y]
-    return (jnp.concatenate(amounts * 2),
-            jnp.concatenate(places_x + [-f for f in places_x]),
-            jnp.concatenate(places_y + [-f for f in places_y]))
+    return tuple(jnp.concatenate(pair) for pair in ((amount, amount), (x, -x), (y, -y)))
 
 
-def kernel(place_x, place_y, layout):
+def kernel(place_x, place_y, points, layout: tiles.Layout):
     """G (B, M) of every bin at every blob, and the blobs' variances (M,) along x and y."""
-    side, ring = layout
-    variance_x = jnp.tile(jnp.concatenate([side.variance_x] * 2 + [ring.variance_x]), 2)
-    variance_y = jnp.tile(jnp.concatenate([side.variance_y] * 2 + [ring.variance_y]), 2)
+    sides, rings = points.sides, points.rings
+    variance_x = jnp.tile(jnp.concatenate([sides.variance_x, rings.variance_x]), 2)
+    variance_y = jnp.tile(jnp.concatenate([sides.variance_y, rings.variance_y]), 2)
     dtype = place_x.dtype
-    fx = jnp.asarray(tiles.FREQUENCY_X, dtype)[:, None]
-    fy = jnp.asarray(tiles.FREQUENCY_Y, dtype)[:, None]
+    fx, fy = (jnp.asarray(line, dtype)[:, None] for line in layout.lines)
     along = jnp.exp(-0.5 * (fx - place_x) ** 2 / variance_x)
     across = jnp.exp(-0.5 * (fy - place_y) ** 2 / variance_y)
     across = across / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
-    return along[BINS[:, 1]] * across[BINS[:, 0]], variance_x, variance_y
+    return (along[layout.bins[:, 1]] * across[layout.bins[:, 0]], variance_x, variance_y)
 
 
-def camera(physics: Physics, dtype):
+def camera(physics: Physics, layout: tiles.Layout):
     """Squared MTF and noise (B,) of the bins."""
-    r = jnp.asarray((_F**2).sum(1) / tiles.HIGHEST**2, dtype)
-    mtf2 = jnp.exp(-4 * (jnp.pi * jnp.exp(physics.blur) * tiles.HIGHEST) ** 2 * r)
+    r = jnp.asarray((layout.frequencies**2).sum(1) / NOISE_UNIT**2, physics.noise.dtype)
+    mtf2 = jnp.exp(-4 * (jnp.pi * jnp.exp(physics.blur) * NOISE_UNIT) ** 2 * r)
     return mtf2, jnp.exp(physics.noise[0] + physics.noise[1] * r + physics.noise[2] * r**2)
 
 
-def spectrum(phases, physics: Physics, layout):
-    """Expected power (B,) of a tile at BINS."""
-    amount, x, y = blobs(phases, physics, layout)
-    mtf2, noise = camera(physics, phases.dtype)
-    weights, _, _ = kernel(x, y, layout)
+def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
+    """Expected power (B,) of a window at the layout's bins."""
+    amount, x, y = blobs(phases, physics, points)
+    mtf2, noise = camera(physics, layout)
+    weights, _, _ = kernel(x, y, points, layout)
     return mtf2 * jnp.maximum(weights @ amount, 0.0) + noise
 
 
-def log_spectrum_and_slopes(phases, physics: Physics, layout, free):
+def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layout, free):
     """log S (B,) and its derivatives (B, F + |physics|) in phases[free] and physics.
 
     That is jacfwd of `spectrum`; the places enter through G alone, G_x = G (f_x - x)/v_x, so that
@@ -196,14 +258,14 @@ def log_spectrum_and_slopes(phases, physics: Physics, layout, free):
     dtype = phases.dtype
 
     def moving(part):
-        return blobs(phases.at[free].set(part), physics, layout)
+        return blobs(phases.at[free].set(part), physics, points)
 
     def shaping(physics):
-        return blobs(phases, physics, layout)[0]
+        return blobs(phases, physics, points)[0]
 
     amount, x, y = moving(phases[free])
     slope_amount, slope_x, slope_y = jax.jacfwd(moving)(phases[free])  # (M, F)
-    weights, variance_x, variance_y = kernel(x, y, layout)
+    weights, variance_x, variance_y = kernel(x, y, points, layout)
     push_x, push_y = ((amount / v)[:, None] * s
                       for v, s in ((variance_x, slope_x), (variance_y, slope_y)))
     still = slope_amount - x[:, None] * push_x - y[:, None] * push_y
@@ -215,12 +277,12 @@ def log_spectrum_and_slopes(phases, physics: Physics, layout, free):
     count = len(free)
     power, still, push_x, push_y, shapes = jnp.split(
         sums, np.cumsum([1, count, count, count]), axis=1)
-    fx, fy = (jnp.asarray(_F[:, k : k + 1], dtype) for k in (0, 1))
-    mtf2, noise = camera(physics, dtype)
+    fx, fy = (jnp.asarray(layout.frequencies[:, k : k + 1], dtype) for k in (0, 1))
+    mtf2, noise = camera(physics, layout)
     slopes = jnp.concatenate([still + fx * push_x + fy * push_y, shapes], 1)
     signal = mtf2 * jnp.maximum(power[:, 0], 0.0)
     total = signal + noise
-    slope_mtf, slope_noise = jax.jacfwd(camera)(physics, dtype)
+    slope_mtf, slope_noise = jax.jacfwd(lambda p: camera(p, layout))(physics)
     slope_blur = power[:, 0] * slope_mtf.blur
     film = len(KNOTS)
     columns = jnp.concatenate([

@@ -1,18 +1,21 @@
-"""The likelihood of the tiles' spectra under the wave optics, maximised from the candidates of EM.
+"""The likelihood of the frames' spectra under the wave optics, maximised from EM's answer.
 
-A bin of a spectrum is an exponential variable about its expectation S(f) of
-:mod:`jaxcal.hologram`. With the weight w of a bin (tiles and bins overlap), the log posterior of
-all unknowns z, each in units of its prior, is
+A bin of a spectrum is an exponential variable about its expectation S of :mod:`jaxcal.hologram`.
+With the share w of a bin that is independent of the others, and all unknowns in units of their
+prior as one vector z, the log posterior is
 
-    -sum_k r_k w sum_bins [log S_k + P_k / S_k] - |z|^2 / 2
+    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2.
 
-Fisher scoring with Levenberg's damping climbs it. What makes up z: the state at knobs zero, the
-scale between knobs and optics, the film's spectrum and each frame's strength, the noise, the focal
-spread, the film's thickness, the MTF, and, where asked, the actuator matrix and the drift.
+Fisher scoring with Levenberg's damping climbs it, and Laplace's approximation there gives widths
+and weights. The unknowns: the state with the knobs at zero and the aberrations that are no knobs;
+the scale between knobs and optics; the film's spectrum, its thickness and its strength in each
+frame; the noise, the focal spread and the camera's MTF; and, where the frames ask for them, the
+actuator matrix and a drift.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -23,28 +26,38 @@ import numpy as np
 from jaxcal import aberrations, hologram, simulation, specimen, tiles
 from jaxcal.optics import Optics, edge_phases
 
-WEIGHT = 0.22  # of a bin: independent bins per bin
-FREE = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30", "C32a", "C32b", "C34a", "C34b")
-STATE_SD_NM = {1: 150.0, 2: 400.0}
-SCALE_SD = 0.01
+SHARE = 0.8  # of a bin's weight: what the small and the large windows see twice
+STATE_SD_NM = {1: 150.0, 2: 400.0}  # of the state with the knobs at zero, by order
+MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
+SCALE_SD = 0.01  # of the log semi-angle
 FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
-STRENGTH_SD = 0.2  # of the film between frames, log power
-NOISE_SD = (1.5, 1.0, 1.0)
-FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, log sd
-GAIN_SD, CROSSTALK_SD, DRIFT_SD_NM = 0.1, 0.03, 0.7
+STRENGTH_SD = 0.2  # of the film from frame to frame, log power
+NOISE = (-0.4, (1.0, 0.5, 0.3))  # slope of the log noise; standard deviations of the polynomial
+FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
+GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
+DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
+LONGEST = 2.0  # step of any unknown, prior standard deviations
+SETTLED = 0.02  # rise of the log posterior that counts as none
+GLANCE = 3  # steps after which the starts are compared
+BEHIND = 25.0  # log evidence by which a start must trail to be given up
+MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
+JUDGED = 4  # frames from which on one of them can be found not to fit
+EULER = 0.5772156649
 
 
-class Series(NamedTuple):
-    """power (T, K, B) of the frames' tiles; knobs (T, P) nm; number (T,) of the frames in time."""
+class Measured(NamedTuple):
+    """What a series tells: power, T tuples of (K, B) for each of ``tiles.LAYOUTS``;
+    knobs (T, P) nm; number (T,) of each frame in time."""
 
-    power: np.ndarray
+    power: tuple
     knobs: np.ndarray
     number: np.ndarray
 
 
 class Unknowns(NamedTuple):
-    """state (F,) nm; log_scale; film, noise, focal_spread, thickness (log nm), blur (log radii);
-    strength (T,); gain (P, P), the actuator matrix less the identity; drift (P,) nm a frame."""
+    """state: (F,) nm; log_scale; film: (K,) log power at the knots; noise: (3,);
+    focal_spread, thickness: log nm; blur: log aperture radii; strength: (T,) log power;
+    gain: (P, P) actuator matrix less the identity; drift: (P,) nm per frame."""
 
     state: np.ndarray
     log_scale: np.ndarray
@@ -58,161 +71,413 @@ class Unknowns(NamedTuple):
     drift: np.ndarray
 
 
-class Prior(NamedTuple):
+@dataclass(frozen=True)
+class Problem:
+    """A series and what is known beforehand. T frames, P knobs, F free aberrations.
+
+    measured, knob_names, optics; free: names of the F aberrations; mean, sd: prior of the
+    unknowns; film_factor: (K, K) Cholesky factor of the film's prior; weights: (T,) of the
+    frames, 0 for one that is set aside; active: (Z,) which unknowns are estimated.
+    """
+
+    measured: Measured
+    knob_names: tuple[str, ...]
+    optics: Optics
+    free: tuple[str, ...]
     mean: Unknowns
     sd: Unknowns
     film_factor: np.ndarray
-
-
-def flat(unknowns):
-    return np.concatenate([np.ravel(u) for u in unknowns])
-
-
-def unflat(values, like):
-    out, at = [], 0
-    for u in like:
-        size = np.size(u)
-        out.append(np.reshape(values[at: at + size], np.shape(u)))
-        at += size
-    return Unknowns(*out)
-
-
-@lru_cache(maxsize=8)
-def _films(length_unit_nm):
-    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(key, jnp.float32(1 / length_unit_nm))))
-    amplitude = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
-    power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, a) for a in amplitude])
-    return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(len(hologram.KNOTS)))
-
-
-def prior(series: Series, knob_names, optics: Optics, radius_pixels, *, actuator=False, drift=False,
-          free=FREE):
-    T, P = series.knobs.shape
-    places = aberrations.indices(free)
-    order = aberrations.ORDER[places]
-    sd = np.array([STATE_SD_NM.get(n) or simulation.RESIDUAL_NM[name[:3]] for n, name in zip(order, free)])
-    film, factor = _films(optics.length_unit_nm)
-    noise = np.log(np.percentile(series.power, 2))
-    knob_order = aberrations.ORDER[aberrations.indices(knob_names)]
-    same = knob_order[:, None] == knob_order[None, :]
-    gain = np.where(np.eye(P, dtype=bool), GAIN_SD, CROSSTALK_SD * same) if actuator else np.zeros((P, P))
-    logs = [(np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, (BLUR_PIXELS[0] / radius_pixels, BLUR_PIXELS[1]))]
-    mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array([noise, 0, 0]), *(m for m, _ in logs),
-                    np.zeros(T), np.zeros((P, P)), np.zeros(P))
-    sds = Unknowns(sd, SCALE_SD, np.ones(len(film)), np.array(NOISE_SD), *(s for _, s in logs),
-                   np.full(T, STRENGTH_SD), gain, np.where(knob_order == 1, DRIFT_SD_NM, 0.0) if drift else np.zeros(P))
-    return Prior(mean, sds, factor)
-
-
-def unknowns(z, prior: Prior) -> Unknowns:
-    u = unflat(flat(prior.mean) + z * flat(prior.sd), prior.mean)
-    return u._replace(film=prior.mean.film + prior.film_factor @ (u.film - prior.mean.film))
-
-
-def frame_vectors(u: Unknowns, prior: Prior, series: Series, knob_names, optics, free):
-    """Per-frame phases (T,25), physics list, and slopes (T, L, Z)."""
-    per = edge_phases(optics)
-    knobs_at, free_at = aberrations.indices(knob_names), aberrations.indices(free)
-    T, P = series.knobs.shape
-    F, K = len(free_at), len(u.film)
-    n1 = aberrations.ORDER + 1.0
-    scale = per * np.exp(n1 * u.log_scale)
-    states = np.zeros((T, 25))
-    states[:, free_at] += u.state
-    states[:, knobs_at] += series.knobs @ (np.eye(P) + u.gain).T + series.number[:, None] * u.drift
-    phases = states * scale
-    sizes = [np.size(p) for p in prior.mean]
-    at = np.concatenate([[0], np.cumsum(sizes)])
-    L = F + K + 3 + 3
-    A = np.zeros((T, L, at[-1]))
-    rows = np.arange(F)
-    A[:, rows, at[0] + rows] = scale[free_at]
-    A[:, :F, at[1]] = (n1 * phases)[:, free_at]
-    A[:, F + K + 3, at[1]] = A[:, F + K + 4, at[1]] = 2.0
-    A[:, F: F + K, at[2]: at[3]] = prior.film_factor
-    for j in range(3):
-        A[:, F + K + j, at[3] + j] = 1.0
-        A[:, F + K + 3 + j, at[4 + j]] = 1.0
-    A[np.arange(T)[:, None], F + np.arange(K)[None], at[7] + np.arange(T)[:, None]] = 1.0
-    where = {place: row for row, place in enumerate(free_at)}
-    for i, place in enumerate(knobs_at):
-        row = where[place]
-        A[:, row, at[8] + i * P: at[8] + (i + 1) * P] = scale[place] * series.knobs
-        A[:, row, at[9] + i] = scale[place] * series.number
-    A *= flat(prior.sd)
-    focus = np.log(per[0]) + 2 * u.log_scale
-    physics = [hologram.Physics(*(np.float32(v) for v in (
-        u.film + u.strength[k], u.noise, u.focal_spread + focus, u.thickness + focus, u.blur)))
-        for k in range(T)]
-    return phases, physics, A
-
-
-@partial(jax.jit, static_argnames="free")
-def frame_terms(phases, physics, power, free):
-    """Deviance parts of one frame: value per tile (K,), gradient (L,), Fisher (L, L)."""
-    centres = jnp.asarray(tiles.WINDOWS.centres, phases.dtype)
-    widths = jnp.asarray(tiles.WINDOWS.widths, phases.dtype)
-    places = np.asarray(free)
-
-    def tile(args):
-        centre, width, power = args
-        layout = hologram.lay_out(phases, centre, width)
-        log, slopes = hologram.log_spectrum_and_slopes(phases, physics, layout, places)
-        ratio = power * jnp.exp(-log)
-        return jnp.sum(log + ratio), slopes.T @ (1 - ratio), slopes.T @ slopes
-
-    value, gradient, fisher = jax.lax.map(tile, (centres, widths, power))
-    return value, gradient.sum(0), fisher.sum(0)
+    weights: np.ndarray
+    active: np.ndarray
 
 
 class Point(NamedTuple):
+    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,), with
+    what each frame's deviance per bin (T,) exceeds that of a frame that fits by."""
+
     z: np.ndarray
     value: float
     gradient: np.ndarray
     fisher: np.ndarray
-    frames: np.ndarray  # (T,) minus log likelihood of each
+    misfit: np.ndarray
 
 
-class Problem:
-    def __init__(self, series, prior, knob_names, optics, free=FREE, weights=None, start=None):
-        self.series, self.prior, self.names, self.optics, self.free = series, prior, knob_names, optics, free
-        self.places = tuple(aberrations.indices(free).tolist())
-        self.weights = np.ones(len(series.power)) if weights is None else weights
-        self.power = [jnp.asarray(p, jnp.float32) for p in series.power]
-        self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
+class Solution(NamedTuple):
+    """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
+    (P, P); drift_nm: (P,) per frame; log_evidence; settled: whether the climb ended at the top."""
 
-    def evaluate(self, z) -> Point:
-        u = unknowns(z, self.prior)
-        phases, physics, A = frame_vectors(u, self.prior, self.series, self.names, self.optics, self.free)
-        used = np.flatnonzero(self.weights > 0)
-        def one(k):
-            return [np.asarray(o, float) for o in frame_terms(np.float32(phases[k]), physics[k], self.power[k], self.places)]
-        out = list(self.pool.map(one, used))
-        value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
-        frames = np.full(len(self.power), np.nan)
-        for k, (v, g, f) in zip(used, out):
-            w = WEIGHT * self.weights[k]
-            frames[k] = v.sum()
-            value += w * v.sum()
-            gradient += w * A[k].T @ g
-            fisher += w * A[k].T @ f @ A[k]
-        return Point(z, value, gradient, fisher, frames)
+    point: Point
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+    tuned_knobs_nm: np.ndarray
+    tuned_covariance_nm2: np.ndarray
+    gain: np.ndarray
+    drift_nm: np.ndarray
+    log_evidence: float
+    settled: bool
 
 
-def fit(problem: Problem, z, iterations=10, tolerance=0.02, verbose=False):
-    here = problem.evaluate(z)
-    damping = 1e-3
-    for it in range(iterations):
-        step = -np.linalg.solve(here.fisher + damping * np.diag(np.diag(here.fisher)), here.gradient)
-        there = problem.evaluate(here.z + step)
-        if verbose: print("   ", it, round(here.value, 2), round(there.value, 2), damping)
+class Refinement(NamedTuple):
+    """solutions, most probable first, with their weights; the problem they solve; unfit: places
+    (in ``measured``) of the frames set aside because they do not fit."""
+
+    solutions: tuple[Solution, ...]
+    weights: np.ndarray
+    problem: Problem
+    unfit: tuple[int, ...]
+
+
+def free_aberrations(knob_names, optics: Optics) -> tuple[str, ...]:
+    """What is estimated along: the knobs, C10 ... C23, and residuals whose phase matters."""
+    size = edge_phases(optics)
+    return tuple(
+        name for place, name in enumerate(aberrations.NAMES)
+        if name in knob_names or aberrations.ORDER[place] < 3
+        or size[place] * simulation.RESIDUAL_NM[name[:3]] > MATTERS)
+
+
+def state_sd_nm(names) -> np.ndarray:
+    """Prior standard deviations (F,) of aberrations with the knobs at zero, nm."""
+    order = aberrations.ORDER[aberrations.indices(names)]
+    return np.array([STATE_SD_NM.get(int(n)) or simulation.RESIDUAL_NM[name[:3]]
+                     for n, name in zip(order, names, strict=True)])
+
+
+@lru_cache(maxsize=16)
+def film_prior(unit_per_nm: float):
+    """Mean (K,) and Cholesky factor (K, K) of the log power spectra of simulated films."""
+    keys = jax.random.split(jax.random.key(0), 400)
+    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(key, jnp.float32(unit_per_nm))))
+    power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
+                      for amplitude in np.asarray(draw(keys))])
+    return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(power.shape[1]))
+
+
+def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float) -> Problem:
+    """The problem of a series; actuator matrix and drift are not active.
+
+    Args:
+        optics: with the measured semi-angle; radius_pixels: of the aperture's image.
+    """
+    frames, knobs = measured.knobs.shape
+    free = free_aberrations(knob_names, optics)
+    film, factor = film_prior(1 / optics.length_unit_nm)
+    small = tiles.LAYOUTS[0]
+    high = np.hypot(*small.frequencies.T) > 0.8 * small.highest
+    noise = np.log(np.percentile([p[0][:, high].mean(1) for p in measured.power], 10))
+    order = aberrations.ORDER[aberrations.indices(knob_names)]
+    gain = np.where(np.eye(knobs, dtype=bool), GAIN_SD, CROSSTALK_SD * (order[:, None] == order))
+    blur = (BLUR_PIXELS[0] / radius_pixels, BLUR_PIXELS[1])
+    focus, depth, blur = ((np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, blur))
+    mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array([noise, NOISE[0], 0.0]), focus[0],
+                    depth[0], blur[0], np.zeros(frames), np.zeros((knobs, knobs)), np.zeros(knobs))
+    sd = Unknowns(state_sd_nm(free), SCALE_SD, np.ones(len(film)), np.array(NOISE[1]), focus[1],
+                  depth[1], blur[1], np.full(frames, STRENGTH_SD), gain,
+                  np.where(order == 1, DRIFT_SD_NM, 0.0))
+    active = _flat(sd._replace(gain=np.zeros_like(gain), drift=np.zeros(knobs))) > 0
+    return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
+                   active)
+
+
+def with_actuator(problem: Problem) -> Problem:
+    """The problem with the actuator matrix and the drift among the unknowns."""
+    return replace(problem, active=_flat(problem.sd) > 0)
+
+
+def _flat(unknowns: Unknowns) -> np.ndarray:
+    return np.concatenate([np.ravel(part) for part in unknowns])
+
+
+def unknowns(z, problem: Problem) -> Unknowns:
+    """What a vector z (Z,) stands for."""
+    values, parts, at = _flat(problem.mean) + z * _flat(problem.sd), [], 0
+    for part in problem.mean:
+        parts.append(values[at : at + np.size(part)].reshape(np.shape(part)))
+        at += np.size(part)
+    found = Unknowns(*parts)
+    film = problem.mean.film
+    return found._replace(film=film + problem.film_factor @ (found.film - film))
+
+
+def start(problem: Problem, names, state_nm) -> np.ndarray:
+    """z (Z,) of a state: nm of the aberrations named, the rest at the prior's mean."""
+    state = np.zeros(len(problem.free))
+    for name, value in zip(names, state_nm, strict=True):
+        state[problem.free.index(name)] = value
+    z = np.zeros(problem.active.size)
+    z[: len(state)] = state / problem.sd.state
+    return z
+
+
+def frames_of(z, problem: Problem):
+    """Phases (T, 25), T of `hologram.Physics`, and slopes (T, L, Z) of what shapes each frame.
+
+    The L are the phases of the free aberrations, then the fields of Physics.
+    """
+    found = unknowns(z, problem)
+    per_nm, power = edge_phases(problem.optics), aberrations.ORDER + 1.0
+    knobs, number = problem.measured.knobs, problem.measured.number
+    free, turned = (aberrations.indices(n) for n in (problem.free, problem.knob_names))
+    frames, count = knobs.shape
+    scale = per_nm * np.exp(power * found.log_scale)
+    states = np.zeros((frames, len(per_nm)))
+    states[:, free] = found.state
+    states[:, turned] += knobs @ (np.eye(count) + found.gain).T + number[:, None] * found.drift
+    phases = states * scale
+    focus = np.log(per_nm[0]) + 2 * found.log_scale
+    physics = [hologram.Physics(*(np.float32(part) for part in (
+        found.film + strength, found.noise, found.focal_spread + focus, found.thickness + focus,
+        found.blur))) for strength in found.strength]
+
+    size, knots = len(free), len(found.film)
+    ends = np.cumsum([np.size(part) for part in problem.mean])
+    part = {name: slice(end - np.size(value), end) for name, value, end in zip(
+        Unknowns._fields, problem.mean, ends, strict=True)}
+    film, noise = slice(size, size + knots), slice(size + knots, size + knots + 3)
+    focal_spread, thickness, blur = range(noise.stop, noise.stop + 3)
+    slopes = np.zeros((frames, blur + 1, ends[-1]))
+    slopes[:, :size, part["state"]] = np.diag(scale[free])
+    slopes[:, :size, part["log_scale"]] = (power * phases)[:, free, None]
+    slopes[:, [focal_spread, thickness], part["log_scale"]] = 2.0
+    slopes[:, film, part["film"]] = problem.film_factor
+    slopes[:, noise, part["noise"]] = np.eye(3)
+    for row, name in ((focal_spread, "focal_spread"), (thickness, "thickness"), (blur, "blur")):
+        slopes[:, row, part[name]] = 1.0
+    slopes[:, film, part["strength"]] = np.eye(frames)[:, None, :]
+    for knob, place in enumerate(turned):
+        row, first = list(free).index(place), part["gain"].start + knob * count
+        slopes[:, row, first : first + count] = scale[place] * knobs
+        slopes[:, row, part["drift"].start + knob] = scale[place] * number
+    return phases, physics, slopes * _flat(problem.sd)
+
+
+@partial(jax.jit, static_argnames="free")
+def frame_terms(phases, physics: hologram.Physics, power, free: tuple[int, ...]):
+    """One frame's weighted deviance, its gradient (L,) and Fisher information (L, L).
+
+    Args:
+        phases: (25,) rad; power: (K, B) for each of ``tiles.LAYOUTS``.
+        free: places of the aberrations to differentiate by.
+    """
+    value, gradient, fisher = 0.0, 0.0, 0.0
+    for layout, measured in zip(tiles.LAYOUTS, power, strict=True):
+        middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
+
+        def window(args, layout=layout):
+            centre, width, power = args
+            points = hologram.lay_out(phases, physics, centre, width, layout)
+            log, slopes = hologram.log_spectrum_and_slopes(
+                phases, physics, points, layout, np.asarray(free))
+            ratio = power * jnp.exp(-log)
+            return jnp.sum(log + ratio), slopes.T @ (1 - ratio), slopes.T @ slopes
+
+        terms = jax.lax.map(window, (middles, widths, measured))
+        weight = SHARE * layout.weight
+        value, gradient, fisher = (total + weight * term.sum(0) for total, term in zip(
+            (value, gradient, fisher), terms, strict=True))
+    return value, gradient, fisher
+
+
+def _in_parallel(function, items):
+    """Compiled functions let go of Python: one thread per core."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(function, items))
+
+
+def _expected_deviance(power) -> tuple[float, float]:
+    """Deviance of a frame whose expectation is right, and its number of independent bins."""
+    pairs = [(SHARE * layout.weight, p) for layout, p in zip(tiles.LAYOUTS, power, strict=True)]
+    deviance = sum(w * float(np.sum(np.log(np.maximum(p, 1e-30)) + 1 + EULER)) for w, p in pairs)
+    return deviance, sum(w * p.size for w, p in pairs)
+
+
+def evaluate(z, problem: Problem) -> Point:
+    """The log posterior at z, with what Fisher scoring needs."""
+    phases, physics, slopes = frames_of(z, problem)
+    places = tuple(aberrations.indices(problem.free).tolist())
+
+    def one(k):
+        terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places)
+        return [np.asarray(term, float) for term in terms]
+
+    value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
+    misfit = np.zeros(len(phases))
+    for k, terms in enumerate(_in_parallel(one, range(len(phases)))):
+        expected, bins = _expected_deviance(problem.measured.power[k])
+        misfit[k] = (terms[0] - expected) / bins
+        value += problem.weights[k] * terms[0]
+        gradient += problem.weights[k] * slopes[k].T @ terms[1]
+        fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
+    return Point(z, value, gradient, fisher, misfit)
+
+
+def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
+    """Up to so many damped steps of Fisher scoring; also whether the climb settled."""
+    active, damping = np.flatnonzero(problem.active), 1e-3
+    for _ in range(steps):
+        fisher = here.fisher[np.ix_(active, active)]
+        damped = fisher + damping * np.diag(np.diag(fisher))
+        step = -np.linalg.solve(damped, here.gradient[active])
+        step *= min(1.0, LONGEST / np.abs(step).max())
+        z = here.z.copy()
+        z[active] += step
+        there = evaluate(z, problem)
         if np.isfinite(there.value) and there.value < here.value:
-            done = here.value - there.value < tolerance
+            settled = here.value - there.value < SETTLED
             here, damping = there, max(damping / 10, 1e-6)
-            if done:
-                break
         else:
+            # the grids of q move with the state: tiny falls are their noise
+            settled = there.value - here.value < SETTLED or damping > 1e3
             damping = max(10 * damping, 1e-2)
-            if damping > 1e3 or here.value - there.value > -tolerance:
-                break
-    return here
+        if settled:
+            return here, True
+    return here, False
+
+
+def log_evidence(point: Point, problem: Problem) -> float:
+    """Laplace's approximation to the log marginal likelihood, up to a constant of the data."""
+    active = np.flatnonzero(problem.active)
+    return -point.value - 0.5 * np.linalg.slogdet(point.fisher[np.ix_(active, active)])[1]
+
+
+def asks_for_actuator(point: Point, problem: Problem) -> bool:
+    """Whether the evidence would rise with actuator matrix and drift, to second order."""
+    more = np.flatnonzero((_flat(problem.sd) > 0) & ~problem.active)
+    if not more.size:
+        return False
+    active = np.flatnonzero(problem.active)
+    f = point.fisher
+    across = np.linalg.solve(f[np.ix_(active, active)], f[np.ix_(active, more)])
+    curve = f[np.ix_(more, more)] - f[np.ix_(more, active)] @ across
+    slope = point.gradient[more] - across.T @ point.gradient[active]
+    return 0.5 * slope @ np.linalg.solve(curve, slope) > 0.5 * np.linalg.slogdet(curve)[1]
+
+
+def unfit(misfit, weights) -> np.ndarray:
+    """Which frames (T,) do not fit: their deviance exceeds that of the others by MISFIT and by
+    six of their standard deviations. Never half of the frames, and none of fewer than JUDGED."""
+    usual = np.median(misfit[weights > 0])
+    spread = 1.4826 * np.median(np.abs(misfit[weights > 0] - usual))
+    found = misfit - usual > max(MISFIT, 6 * spread)
+    few = misfit.size < JUDGED or 2 * found.sum() >= misfit.size
+    return np.zeros_like(found) if few else found
+
+
+def solve(problem: Problem, starts, steps: int = 15) -> Refinement:
+    """The modes that climbs from the starts (Z,) end in.
+
+    All starts climb for GLANCE steps; those BEHIND the best are given up. Where the evidence asks
+    for the actuator matrix and the drift, they are estimated too. Frames that do not fit are set
+    aside and the climb goes on without them.
+    """
+    points = [climb(problem, evaluate(z, problem), GLANCE)[0] for z in starts]
+    points = _front(points, problem)
+    points = [climb(problem, point, steps)[0] for point in points]
+    points = _front(points, problem)
+    wider = with_actuator(problem)
+    if asks_for_actuator(points[0], problem):
+        freed = [climb(wider, point, steps)[0] for point in points]
+        freed = _front(freed, wider)
+        if log_evidence(freed[0], wider) > log_evidence(points[0], problem):
+            points, problem = freed, wider
+    for _ in range(2):
+        bad = unfit(points[0].misfit, problem.weights)
+        if np.array_equal(bad, problem.weights == 0):
+            break
+        problem = replace(problem, weights=np.where(bad, 0.0, 1.0))
+        points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
+    ends = [climb(problem, point, 1) for point in _front(points, problem)]
+    found = [solution(point, problem, settled) for point, settled in ends]
+    evidence = np.array([s.log_evidence for s in found])
+    weights = np.exp(evidence - evidence.max())
+    order = np.argsort(-weights)
+    return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
+                      tuple(np.flatnonzero(problem.weights == 0).tolist()))
+
+
+def _front(points, problem) -> list[Point]:
+    """Points whose evidence is not BEHIND, best first, one for each place."""
+    kept: list[Point] = []
+    best = max(log_evidence(point, problem) for point in points)
+    for point in sorted(points, key=lambda p: p.value):
+        if log_evidence(point, problem) < best - BEHIND:
+            continue
+        if all((point.z - other.z) @ other.fisher @ (point.z - other.z) > 2 * point.z.size
+               for other in kept):
+            kept.append(point)
+    return kept
+
+
+def solution(point: Point, problem: Problem, settled: bool) -> Solution:
+    """What an end of a climb says about the knobs.
+
+    The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift).
+    """
+    active = np.flatnonzero(problem.active)
+    covariance = np.zeros_like(point.fisher)
+    covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
+    found = unknowns(point.z, problem)
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    count, sd = len(rows), _flat(problem.sd)
+    gain, last = np.eye(count) + found.gain, problem.measured.number[-1]
+    inverse = np.linalg.inv(gain)
+    tuned = -inverse @ (found.state[rows] + last * found.drift)
+    of_state = np.zeros((count, sd.size))
+    of_state[np.arange(count), rows] = 1.0
+    of_tuned = of_state.copy()
+    first = sd.size - count
+    of_tuned[:, first:] = last * np.eye(count)
+    of_tuned[:, first - count**2 : first] = np.kron(np.eye(count), tuned)
+    of_state, of_tuned = of_state * sd, -inverse @ of_tuned * sd
+    return Solution(point, found.state[rows], of_state @ covariance @ of_state.T, tuned,
+                    of_tuned @ covariance @ of_tuned.T, gain, found.drift,
+                    log_evidence(point, problem), settled)
+
+
+def step_gain(steps, tolerance_nm, refinement: Refinement) -> np.ndarray:
+    """Expected fall of the sum of (variance of the tuning setting / tolerance^2) by one frame.
+
+    Args:
+        steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
+
+    Returns:
+        (N,): A-optimality, from the Fisher information of a frame at each setting.
+    """
+    problem, point = refinement.problem, refinement.solutions[0].point
+    active = np.flatnonzero(problem.active)
+    fisher = point.fisher[np.ix_(active, active)]
+    measured = problem.measured
+    number = np.full(len(steps), measured.number[-1] + 1)
+    trial = replace(
+        problem, measured=Measured(measured.power[:1] * len(steps), np.asarray(steps), number),
+        mean=problem.mean._replace(strength=np.zeros(len(steps))),
+        sd=problem.sd._replace(strength=np.full(len(steps), STRENGTH_SD)))
+    frames = len(measured.knobs)
+    at = sum(np.size(part) for part in problem.mean[:7])
+    z = np.concatenate([point.z[:at], np.zeros(len(steps)), point.z[at + frames :]])
+    phases, physics, slopes = frames_of(z, trial)
+    places = tuple(aberrations.indices(problem.free).tolist())
+
+    def one(k):
+        return np.asarray(frame_terms(
+            np.float32(phases[k]), physics[k], measured.power[0], places)[2], float)
+
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    pick = np.zeros((len(rows), point.z.size))
+    pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
+    pick = pick[:, active]
+    before = np.trace(pick @ np.linalg.solve(fisher, pick.T))
+    gains = []
+    for k, information in enumerate(_in_parallel(one, range(len(steps)))):
+        keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
+        slope = np.zeros((slopes.shape[1], point.z.size))
+        slope[:, np.concatenate([np.arange(at), np.arange(at + frames, point.z.size)])] = (
+            slopes[k][:, keep])
+        # the new frame's own strength is integrated out
+        own = slopes[k][:, at + k]
+        moved = information @ own
+        information = information - np.outer(moved, moved) / (1 + own @ moved)
+        slope = slope[:, active]
+        after = np.linalg.solve(fisher + slope.T @ information @ slope, pick.T)
+        gains.append(before - np.trace(pick @ after))
+    return np.array(gains)

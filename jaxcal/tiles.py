@@ -1,14 +1,14 @@
-"""Frame -> power spectra of overlapping tiles of the Ronchigram.
+"""Frame -> power spectra of the Ronchigram through Gaussian windows, small and large.
 
-A tile looks at the contrast through a Gaussian window. Locally a Ronchigram is an in-line hologram
-whose defocus and astigmatism are the Hessian of W at the tile, so that the tiles together carry
-C21 and C23 and their signs, which the spectrum of the whole disc has lost. Angles are counted from
-the disc's centre in aperture radii, frequencies in cycles per aperture radius; no pixel is
-resampled.
+Locally a Ronchigram is an in-line hologram whose defocus and astigmatism are the Hessian of W at
+that place: small windows (tiles) beside each other carry C21 and C23 and their signs, which the
+spectrum of the whole disc has lost. A large window resolves the rings of the transfer function,
+and with them C10 and C12. Angles are counted from the disc's centre in aperture radii,
+frequencies in cycles per aperture radius; no pixel is resampled.
 """
 
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +16,8 @@ import numpy as np
 
 from jaxcal.spectra import LARGEST_RADIUS, Disc, binned, check_disc, without_hot_pixels
 
-WIDTH = 0.22  # standard deviation of a tile's amplitude window, aperture radii
-RING = 0.5  # distance of the outer tiles from the centre
-FLAT, END = 0.85, 0.98  # common taper towards the aperture's edge
-
-HIGHEST = 16  # cycles per aperture radius, along both axes
-LOWEST = 2.5  # frequencies below are illumination, and leak from it
-
-
-def _centres():
-    angle = np.arange(6) * np.pi / 3
-    ring = RING * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return np.concatenate([np.zeros((1, 2)), ring])
-
-
-CENTRES = _centres()
-"""(K, 2) middles (x, y) of the tiles, aperture radii."""
-
-FREQUENCY_X = np.arange(HIGHEST + 1.0)
-FREQUENCY_Y = np.arange(-HIGHEST, HIGHEST + 1.0)
-FREQUENCY = np.hypot(FREQUENCY_Y[:, None], FREQUENCY_X[None, :])
-MASK = (FREQUENCY >= LOWEST) & (FREQUENCY <= HIGHEST)
-MASK[:, 0] &= FREQUENCY_Y > 0  # f_x = 0: f_y and -f_y are one
-
-
-class Windows(NamedTuple):
-    """Moments of the tiles' squared windows: middles (K, 2) and standard deviation (K,)."""
-
-    centres: np.ndarray
-    widths: np.ndarray
+FLAT, END = 0.85, 0.98  # the windows' common taper towards the aperture's edge
+LOWEST = 2.5  # cycles per aperture radius; frequencies below are illumination, and leak from it
 
 
 def taper(rho):
@@ -53,42 +26,93 @@ def taper(rho):
     return jnp.cos(0.5 * jnp.pi * t) ** 2
 
 
-def _windows():
-    line = np.linspace(-1, 1, 401)
-    x, y = np.meshgrid(line, line)
-    edge = np.asarray(taper(np.hypot(x, y)))
-    centres, widths = [], []
-    for cx, cy in CENTRES:
-        weight = edge**2 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / WIDTH**2)
-        weight /= weight.sum()
-        mx, my = (weight * x).sum(), (weight * y).sum()
-        centres.append((mx, my))
-        widths.append(np.sqrt(0.5 * (weight * ((x - mx) ** 2 + (y - my) ** 2)).sum()))
-    return Windows(np.array(centres), np.array(widths) * np.sqrt(2))
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Windows of one size and the frequencies their spectra are taken at.
+
+    width: standard deviation of the amplitude window; centres: (K, 2) x, y, aperture radii;
+    spacing, highest: of the frequencies, cycles per radius; weight: independent bins per bin.
+    """
+
+    width: float
+    centres: np.ndarray
+    spacing: float
+    highest: float
+    weight: float
+
+    @cached_property
+    def lines(self):
+        """Frequencies f_x >= 0 and f_y along the axes."""
+        count = round(self.highest / self.spacing)
+        return self.spacing * np.arange(count + 1.0), self.spacing * np.arange(-count, count + 1.0)
+
+    @cached_property
+    def bins(self):
+        """Places (B, 2), row and column, of the frequencies that count: half a ring."""
+        fx, fy = self.lines
+        size = np.hypot(fy[:, None], fx[None, :])
+        mask = (size >= LOWEST) & (size <= self.highest)
+        mask[:, 0] &= fy > 0  # f_y and -f_y are one where f_x = 0
+        return np.argwhere(mask)
+
+    @cached_property
+    def frequencies(self):
+        """(B, 2) f_x, f_y of the bins, cycles per radius."""
+        fx, fy = self.lines
+        return np.stack([fx[self.bins[:, 1]], fy[self.bins[:, 0]]], 1)
+
+    @cached_property
+    def moments(self):
+        """Middles (K, 2) and widths (K,) of the Gaussians that have the moments of the windows."""
+        line = np.linspace(-1, 1, 401)
+        x, y = line[None, :], line[:, None]
+        with jax.ensure_compile_time_eval():  # also where a tracer asks first
+            edge = np.asarray(taper(np.hypot(x, y)))
+        middles, widths = [], []
+        for cx, cy in self.centres:
+            weight = edge**2 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / self.width**2)
+            weight /= weight.sum()
+            mx, my = (weight * x).sum(), (weight * y).sum()
+            middles.append((mx, my))
+            widths.append(np.sqrt((weight * ((x - mx) ** 2 + (y - my) ** 2)).sum()))
+        return np.array(middles), np.array(widths)
 
 
-WINDOWS = _windows()
+def _ring(distance):
+    angle = np.arange(6) * np.pi / 3
+    around = distance * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return np.concatenate([np.zeros((1, 2)), around])
 
 
-def tile_spectra(frame, disc: Disc):
-    """Power spectra (K, ROWS, COLUMNS) of the tiles, float32, of a frame (H, W) and its disc."""
+TILES = Layout(width=0.26, centres=_ring(0.55), spacing=1.0, highest=16.0, weight=0.29)
+WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.3)
+LAYOUTS = (TILES, WHOLE)
+
+
+def tile_spectra(frame, disc: Disc) -> tuple[np.ndarray, ...]:
+    """Spectra of a frame (H, W) of counts and its disc: (K, B) float32 for each of LAYOUTS.
+
+    Raises:
+        ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
+    """
     check_disc(disc)
     factor = max(1, int(disc.radius / LARGEST_RADIUS * 2))
     column, row, radius, ellipticity = (np.float32(place) for place in disc)
     shift = np.float32(0.5 * (factor - 1))
     small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
-    return _tile_spectra(binned(np.asarray(frame), factor), small)
+    return tuple(np.asarray(p) for p in _tile_spectra(binned(np.asarray(frame), factor), small))
 
 
 @jax.jit
 def _tile_spectra(frame, disc):
-    return power_spectra(without_hot_pixels(frame), disc)
+    clean = without_hot_pixels(frame)
+    return tuple(power_spectra(clean, disc, layout) for layout in LAYOUTS)
 
 
-def power_spectra(frame, disc: Disc):
-    """Power per unit of solid angle, P(f) = |sum w c exp(-2 pi i f.rho)|^2 / (sum w^2 R^2).
+def power_spectra(frame, disc: Disc, layout: Layout):
+    """Power per unit of solid angle (K, B): |sum w (F/F0 - 1) exp(-2 pi i f.rho)|^2 / sum w^2 R^2.
 
-    c = F/F0 - 1 with the mean F0 over the disc, w the tile's window.
+    F0 is the mean of the counts under the window w.
     """
     frame = jnp.asarray(frame)
     dtype = frame.dtype
@@ -98,23 +122,19 @@ def power_spectra(frame, disc: Disc):
     x = (jnp.arange(width, dtype=dtype) - disc.column) / radius_x
     y = (jnp.arange(height, dtype=dtype) - disc.row) / radius_y
     edge = taper(jnp.sqrt(x[None, :] ** 2 + y[:, None] ** 2))
-    mean = jnp.sum(edge * frame) / jnp.sum(edge)
-    contrast = edge * (frame / mean - 1.0)
+    fx, fy = (jnp.asarray(line, dtype) for line in layout.lines)
+    wave_x, wave_y = 2 * jnp.pi * x[:, None] * fx, 2 * jnp.pi * fy[:, None] * y
     product = partial(jnp.matmul, precision="highest")
-    wave_x = 2 * jnp.pi * x[:, None] * jnp.asarray(FREQUENCY_X, dtype)
-    wave_y = 2 * jnp.pi * y[:, None] * jnp.asarray(FREQUENCY_Y, dtype)
 
     def one(centre):
-        window_x = jnp.exp(-0.5 * ((x - centre[0]) / WIDTH) ** 2)
-        window_y = jnp.exp(-0.5 * ((y - centre[1]) / WIDTH) ** 2)
-        norm = jnp.sum((edge * window_x[None, :] * window_y[:, None]) ** 2)
-        windowed = contrast * window_x[None, :] * window_y[:, None]
-        windowed = windowed - edge**2 * (window_x[None, :] * window_y[:, None]) * (
-            jnp.sum(windowed) / jnp.sum(edge**2 * window_x[None, :] * window_y[:, None]))
-        cosine, sine = (product(windowed, f(wave_x)) for f in (jnp.cos, jnp.sin))
-        up_cosine, up_sine = jnp.cos(wave_y).T, jnp.sin(wave_y).T
-        real = product(up_cosine, cosine) - product(up_sine, sine)
-        imaginary = product(up_sine, cosine) + product(up_cosine, sine)
-        return (real**2 + imaginary**2) / (norm * disc.radius**2)
+        across = jnp.exp(-0.5 * ((x - centre[0]) / layout.width) ** 2)
+        along = jnp.exp(-0.5 * ((y - centre[1]) / layout.width) ** 2)
+        window = edge * across[None, :] * along[:, None]
+        contrast = window * (frame * (jnp.sum(window) / jnp.sum(window * frame)) - 1.0)
+        cosine, sine = (product(contrast, f(wave_x)) for f in (jnp.cos, jnp.sin))
+        real = product(jnp.cos(wave_y), cosine) - product(jnp.sin(wave_y), sine)
+        imaginary = product(jnp.sin(wave_y), cosine) + product(jnp.cos(wave_y), sine)
+        power = (real**2 + imaginary**2) / (jnp.sum(window**2) * disc.radius**2)
+        return power[layout.bins[:, 0], layout.bins[:, 1]]
 
-    return jnp.stack([one(centre) for centre in CENTRES])
+    return jnp.stack([one(centre) for centre in layout.centres])
