@@ -145,54 +145,59 @@ def basis(x, y):
     return jnp.stack([term / (n + 1) for term, n in zip(terms, ORDER.tolist(), strict=True)], -1)
 
 
-def edge_basis(x, y):
+def edge_basis(x, y, places=tuple(range(25))):
     """Basis functions without the 1/(n+1): chi = edge_basis(x, y) @ edge phases.
 
     Each is r^(n+1) cos(m phi) or r^(n+1) sin(m phi), at most 1 within the unit disc.
 
     Args:
         x, y: position in units of the aperture radius; broadcast against each other.
+        places: static tuple of the F terms wanted.
 
     Returns:
-        (..., 25), dtype of x and y.
+        (..., F), dtype of x and y.
     """
-    return jnp.stack(_edge_terms(x, y), -1)
+    terms = _edge_terms(x, y)
+    return jnp.stack([terms[place] for place in places], -1)
 
 
-def edge_gradient(x, y):
-    """First derivatives of `edge_basis` along x and y, each (..., 25)."""
-    z, p, q = _powers(x, y)
+def edge_gradient(x, y, places=tuple(range(25))):
+    """First derivatives of `edge_basis` along x and y, each (..., F)."""
+    places = list(places)
+    z, p, q = _powers(x, y, places)
     up, down = p * z(p - 1, q), q * z(p, q - 1)
-    return _part(up + down), _part(1j * (up - down))
+    return _part(up + down, places), _part(1j * (up - down), places)
 
 
-def edge_hessian(x, y):
-    """Second derivatives of `edge_basis` along xx, xy and yy, each (..., 25)."""
-    z, p, q = _powers(x, y)
+def edge_hessian(x, y, places=tuple(range(25))):
+    """Second derivatives of `edge_basis` along xx, xy and yy, each (..., F)."""
+    places = list(places)
+    z, p, q = _powers(x, y, places)
     up, mixed, down = p * (p - 1) * z(p - 2, q), p * q * z(p - 1, q - 1), q * (q - 1) * z(p, q - 2)
-    return _part(up + 2 * mixed + down), _part(1j * (up - down)), _part(2 * mixed - up - down)
+    return (_part(up + 2 * mixed + down, places), _part(1j * (up - down), places),
+            _part(2 * mixed - up - down, places))
 
 
-def _powers(x, y):
-    """z(p, q) = w^p conj(w)^q, (..., 25), with w = x + iy, and the powers p, q of the 25 terms."""
+def _powers(x, y, places):
+    """z(p, q) = w^p conj(w)^q, (..., F), with w = x + iy, and the powers p, q of the terms."""
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+    order, symmetry = ORDER[places], SYMMETRY[places]
     w = jax.lax.complex(x, y)
     powers = [jnp.ones_like(w)]
-    for _ in range(6):
+    for _ in range(max(order) + 1):
         powers.append(powers[-1] * w)
     powers = jnp.stack(powers, -1)
-    p, q = (ORDER + 1 + SYMMETRY) // 2, (ORDER + 1 - SYMMETRY) // 2
 
     def z(p, q):
         return powers[..., np.maximum(p, 0)] * jnp.conj(powers[..., np.maximum(q, 0)])
 
-    return z, p, q
+    return z, (order + 1 + symmetry) // 2, (order + 1 - symmetry) // 2
 
 
-def _part(terms):
+def _part(terms, places):
     """The real part where a coefficient goes with a cosine, the imaginary with a sine."""
-    return jnp.where(_IS_B, terms.imag, terms.real)
+    return jnp.where(_IS_B[places], terms.imag, terms.real)
 
 
 def wave_aberration(coefficients, x, y):

@@ -30,10 +30,11 @@ import numpy as np
 from jaxcal import aberrations, tiles
 
 REACH = 1.3  # highest |q| that counts, semi-angle/wavelength
-STEP = 1.7  # of the grid of q for the side bands, standard deviations of G
-RING_STEP = 1.4  # the same of their interference
+STEP = 1.9  # of the grid of q for the side bands, standard deviations of G
+RING_STEP = 1.6  # the same of their interference
 RING_SEEN = 2.1  # q sqrt(8 pi^2 v) up to which a window with the variance v of G resolves rings
 MARGIN = 3.0  # how far beyond the highest frequency the grids reach, standard deviations of G
+BLOCK = 512  # blobs at a time
 NOISE_UNIT = 16.0  # frequency at which the noise's polynomial is expanded
 KNOTS = np.array([0.04, 0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0, 1.3])
 """|q| at which the film's log power spectrum is given."""
@@ -57,7 +58,7 @@ class Physics(NamedTuple):
 class Band(NamedTuple):
     """Blobs of N components q: one side band, or the interference of both.
 
-    amount: (N,) cell of q, zero beyond REACH; q: (N,) |q|; place_x, place_y: (N, 25) frequency
+    amount: (N,) cell of q, zero beyond REACH; q: (N,) |q|; place_x, place_y: (N, F) frequency
     per edge phase; variance_x, variance_y: (N,) of G; path: (N,) phase per C10 edge phase at the
     window's centre and path_variance: (N,) over the window; inside: (N,) share of the window's
     power that the aperture lets through.
@@ -78,7 +79,7 @@ class Points(NamedTuple):
     """What a window's spectrum is the sum of.
 
     sides: Band of both side bands; rings: Band of their interference, with the distance of the
-    side bands apart_x, apart_y (N, 25) and their relative phase (N, 25), per edge phase.
+    side bands apart_x, apart_y (N, F) and their relative phase (N, F), per edge phase.
     """
 
     sides: Band
@@ -88,12 +89,12 @@ class Points(NamedTuple):
     relative: jax.Array
 
 
-def grid(phases, centre, highest: float, nodes: int, reach):
+def grid(phases, places, centre, highest: float, nodes: int, reach):
     """Half plane of q along the axes of the Hessian at a window: x, y, cell area, each (N,).
 
     It covers the frequencies up to ``highest``, and |q| up to ``reach`` of the steepness.
     """
-    xx, xy, yy = (bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre))
+    xx, xy, yy = (bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
     angle = 0.5 * jnp.arctan2(2 * xy, xx - yy)
     mean, half = 0.5 * (xx + yy), jnp.hypot(0.5 * (xx - yy), xy)
     steep = jnp.maximum(jnp.abs(jnp.stack([mean + half, mean - half])), 1e-3)
@@ -134,13 +135,14 @@ def _variances(variance, along, normals, chirp):
             base * (1 + extra_y) + variance * (yy**2 + xy**2))
 
 
-def _bent(phases, x, y, other_x, other_y):
+def _bent(phases, places, x, y, other_x, other_y):
     """Change of a side band's frequency across the window: difference of two Hessians / 2 pi."""
-    here, there = aberrations.edge_hessian(x, y), aberrations.edge_hessian(other_x, other_y)
+    here = aberrations.edge_hessian(x, y, places)
+    there = aberrations.edge_hessian(other_x, other_y, places)
     return [(h - t) @ phases / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
 
 
-def side_band(sign, phases, focal_spread, centre, width, points) -> Band:
+def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band:
     """The side band of rho - sign q at the points of a grid of q."""
     (x, y), (qx, qy, area) = centre, points
     variance = 0.5 * width**2  # of the squared window
@@ -151,17 +153,17 @@ def side_band(sign, phases, focal_spread, centre, width, points) -> Band:
     x, y = x + shift * unit_x, y + shift * unit_y
     share, back, narrow, nx, ny = _cut(x - sign * qx, y - sign * qy, variance)
     x, y = x + back * nx, y + back * ny
-    here = aberrations.edge_gradient(x, y)
-    there = aberrations.edge_gradient(x - sign * qx, y - sign * qy)
+    here = aberrations.edge_gradient(x, y, places)
+    there = aberrations.edge_gradient(x - sign * qx, y - sign * qy, places)
     place = [sign * (h - t) / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
-    chirp = _bent(phases, x, y, x - sign * qx, y - sign * qy)
+    chirp = _bent(phases, places, x, y, x - sign * qx, y - sign * qy)
     spread = _variances(variance, (factor, unit_x, unit_y), [(narrow, nx, ny)], chirp)
     return Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 share)
 
 
-def interference(phases, focal_spread, centre, width, points):
-    """The interference of both side bands: Band, distance (N, 25) twice, phase (N, 25)."""
+def interference(phases, places, focal_spread, centre, width, points):
+    """The interference of both side bands: Band, distance (N, F) twice, phase (N, F)."""
     (x, y), (qx, qy, area) = centre, points
     variance = 0.5 * width**2
     q = jnp.sqrt(qx**2 + qy**2 + 1e-12)
@@ -171,31 +173,39 @@ def interference(phases, focal_spread, centre, width, points):
     x, y = x + shift * unit_x, y + shift * unit_y
     cuts = [_cut(x - sign * qx, y - sign * qy, variance) for sign in (1, -1)]
     x, y = (v + sum(cut[1] * cut[k] for cut in cuts) for v, k in ((x, 3), (y, 4)))
-    before, here, after = (aberrations.edge_gradient(x + k * qx, y + k * qy) for k in (-1, 0, 1))
-    basis = aberrations.edge_basis
-    relative = basis(x + qx, y + qy) + basis(x - qx, y - qy) - 2 * basis(x, y)
+    before, here, after = (
+        aberrations.edge_gradient(x + k * qx, y + k * qy, places) for k in (-1, 0, 1))
+    far, near, middle = (aberrations.edge_basis(x + k * qx, y + k * qy, places) for k in (1, -1, 0))
+    relative = far + near - 2 * middle
     turn = 1 / (2 * jnp.pi)
     place = [0.5 * turn * (a - b) for a, b in zip(after, before, strict=True)]
     apart = [turn * (a + b - 2 * h) for a, b, h in zip(after, before, here, strict=True)]
-    chirp = [0.5 * b for b in _bent(phases, x + qx, y + qy, x - qx, y - qy)]
+    chirp = [0.5 * b for b in _bent(phases, places, x + qx, y + qy, x - qx, y - qy)]
     spread = _variances(variance, (factor, unit_x, unit_y), [cut[2:] for cut in cuts], chirp)
     band = Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 cuts[0][0] * cuts[1][0])
     return band, *apart, relative
 
 
-def lay_out(phases, physics: Physics, centre, width, layout: tiles.Layout) -> Points:
-    """The points of q at a window, for states near ``phases`` and a focal spread near physics'."""
+def lay_out(phases, places, physics: Physics, centre, width, layout: tiles.Layout) -> Points:
+    """The points of q at a window, for states near ``phases`` and a focal spread near physics'.
+
+    Args:
+        phases: (F,) edge phases, rad, of the aberrations at ``places``, a static tuple; the
+            others are zero.
+        centre, width: of the window, from the layout's moments.
+    """
     blob = 1 / (np.sqrt(8) * np.pi * layout.width)
     seen = RING_SEEN / (np.sqrt(8) * np.pi * blob)
     highest = layout.highest + MARGIN * blob
     focal_spread = jnp.exp(physics.focal_spread)
-    side = grid(phases, centre, highest, int(highest / (STEP * blob)), lambda steep: REACH)
-    ring = grid(phases, centre, highest, int(highest / (RING_STEP * blob)),
+    side = grid(phases, places, centre, highest, int(highest / (STEP * blob)), lambda steep: REACH)
+    ring = grid(phases, places, centre, highest, int(highest / (RING_STEP * blob)),
                 lambda steep: jnp.clip(1.5 / jnp.sqrt(steep), seen, REACH))
-    both = [side_band(sign, phases, focal_spread, centre, width, side) for sign in (1, -1)]
-    sides = Band(*(jnp.concatenate(pair) for pair in zip(*both, strict=True)))
-    return Points(sides, *interference(phases, focal_spread, centre, width, ring))
+    both = jax.vmap(lambda sign: side_band(
+        sign, phases, places, focal_spread, centre, width, side))(jnp.asarray([1, -1], phases.dtype))
+    sides = Band(*(part.reshape(-1, *part.shape[2:]) for part in both))
+    return Points(sides, *interference(phases, places, focal_spread, centre, width, ring))
 
 
 def _power(band: Band, physics: Physics):
@@ -207,7 +217,10 @@ def _power(band: Band, physics: Physics):
 
 
 def blobs(phases, physics: Physics, points: Points):
-    """Everything S is the sum of: amounts (M,) and places f_x, f_y (M,) of the blobs G."""
+    """Everything S is the sum of: amounts (M,) and places f_x, f_y (M,) of the blobs G.
+
+    These are of one half plane of q; the other gives the mirror image f -> -f.
+    """
     sides, rings, apart_x, apart_y, relative = points
     together = jnp.exp(-((apart_x @ phases) ** 2) / (8 * rings.variance_x)
                        - (apart_y @ phases) ** 2 / (8 * rings.variance_y))
@@ -217,21 +230,52 @@ def blobs(phases, physics: Physics, points: Points):
     amount = jnp.concatenate([_power(sides, physics), -2 * _power(rings, physics) * visible])
     x, y = (jnp.concatenate([a @ phases, b @ phases]) for a, b in (
         (sides.place_x, rings.place_x), (sides.place_y, rings.place_y)))
-    # the other half plane of q is the mirror image f -> -f
-    return tuple(jnp.concatenate(pair) for pair in ((amount, amount), (x, -x), (y, -y)))
+    return amount, x, y
 
 
-def kernel(place_x, place_y, points, layout: tiles.Layout):
-    """G (B, M) of every bin at every blob, and the blobs' variances (M,) along x and y."""
-    sides, rings = points.sides, points.rings
-    variance_x = jnp.tile(jnp.concatenate([sides.variance_x, rings.variance_x]), 2)
-    variance_y = jnp.tile(jnp.concatenate([sides.variance_y, rings.variance_y]), 2)
-    dtype = place_x.dtype
-    fx, fy = (jnp.asarray(line, dtype)[:, None] for line in layout.lines)
-    along = jnp.exp(-0.5 * (fx - place_x) ** 2 / variance_x)
-    across = jnp.exp(-0.5 * (fy - place_y) ** 2 / variance_y)
-    across = across / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
-    return (along[layout.bins[:, 1]] * across[layout.bins[:, 0]], variance_x, variance_y)
+def variances(points: Points):
+    """Variances (M,) of the blobs along x and y."""
+    return tuple(jnp.concatenate(pair) for pair in (
+        (points.sides.variance_x, points.rings.variance_x),
+        (points.sides.variance_y, points.rings.variance_y)))
+
+
+def splat(x, y, spread, even, odd, layout: tiles.Layout):
+    """Sums over blobs of G at every bin: of ``even`` (M, C) with the blobs at f and at -f, and of
+    ``odd`` (M, D) with those at f less those at -f; (B, C) and (B, D).
+
+    In blocks of blobs that stay in the cache: G is a product of two short lines.
+    """
+    fx, fy = (jnp.asarray(line, x.dtype)[:, None] for line in layout.lines)
+    count = -(-x.size // BLOCK)
+
+    def blocks(values, fill=0.0):
+        padded = jnp.pad(values, ((0, count * BLOCK - len(values)),) + ((0, 0),) * (values.ndim - 1),
+                         constant_values=fill)
+        return padded.reshape(count, BLOCK, *values.shape[1:])
+
+    def add(totals, block):
+        x, y, variance_x, variance_y, even, odd = block
+        peak = 1 / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
+
+        def lines(sign):
+            return (jnp.exp(-0.5 * (fx - sign * x) ** 2 / variance_x),
+                    peak * jnp.exp(-0.5 * (fy - sign * y) ** 2 / variance_y))
+
+        # the barriers keep the compiler from computing each exponential anew for every bin
+        here, mirrored = ((across[:, None] * along).reshape(-1, BLOCK) for along, across in
+                          jax.lax.optimization_barrier((lines(1), lines(-1))))
+        both, apart = jax.lax.optimization_barrier((here + mirrored, here - mirrored))
+        return (totals[0] + both @ even, totals[1] + apart @ odd), None
+
+    shape = (fx.size * fy.size,)
+    start = tuple(jnp.zeros(shape + part.shape[1:], x.dtype) for part in (even, odd))
+    parts = (x, y, even, odd)
+    block_x, block_y, block_even, block_odd = (blocks(part) for part in parts)
+    block_v = [blocks(part, 1.0) for part in spread]
+    totals, _ = jax.lax.scan(add, start, (block_x, block_y, *block_v, block_even, block_odd))
+    chosen = layout.bins[:, 0] * fx.size + layout.bins[:, 1]
+    return totals[0][chosen], totals[1][chosen]
 
 
 def camera(physics: Physics, layout: tiles.Layout):
@@ -245,38 +289,39 @@ def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
     """Expected power (B,) of a window at the layout's bins."""
     amount, x, y = blobs(phases, physics, points)
     mtf2, noise = camera(physics, layout)
-    weights, _, _ = kernel(x, y, points, layout)
-    return mtf2 * jnp.maximum(weights @ amount, 0.0) + noise
+    power, _ = splat(x, y, variances(points), amount[:, None], amount[:, None][:, :0], layout)
+    return mtf2 * jnp.maximum(power[:, 0], 0.0) + noise
 
 
-def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layout, free):
-    """log S (B,) and its derivatives (B, F + |physics|) in phases[free] and physics.
+def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layout):
+    """log S (B,) and its derivatives (B, F + |physics|) in phases and physics.
 
     That is jacfwd of `spectrum`; the places enter through G alone, G_x = G (f_x - x)/v_x, so that
     all derivatives are sums over the same G, one matrix product.
     """
     dtype = phases.dtype
 
-    def moving(part):
-        return blobs(phases.at[free].set(part), physics, points)
+    def moving(phases):
+        return blobs(phases, physics, points)
 
     def shaping(physics):
         return blobs(phases, physics, points)[0]
 
-    amount, x, y = moving(phases[free])
-    slope_amount, slope_x, slope_y = jax.jacfwd(moving)(phases[free])  # (M, F)
-    weights, variance_x, variance_y = kernel(x, y, points, layout)
+    amount, x, y = moving(phases)
+    slope_amount, slope_x, slope_y = jax.jacfwd(moving)(phases)  # (M, F)
+    spread = variances(points)
     push_x, push_y = ((amount / v)[:, None] * s
-                      for v, s in ((variance_x, slope_x), (variance_y, slope_y)))
+                      for v, s in zip(spread, (slope_x, slope_y), strict=True))
     still = slope_amount - x[:, None] * push_x - y[:, None] * push_y
     shape = jax.jacfwd(shaping)(physics)
     shapes = jnp.concatenate([
         shape.film, shape.focal_spread[:, None], shape.thickness[:, None]], 1)
-    sums = jnp.matmul(weights, jnp.concatenate(
-        [amount[:, None], still, push_x, push_y, shapes], 1))
-    count = len(free)
-    power, still, push_x, push_y, shapes = jnp.split(
-        sums, np.cumsum([1, count, count, count]), axis=1)
+    # at the mirror image amounts are the same and places move the other way
+    count = len(phases)
+    even, odd = splat(x, y, spread, jnp.concatenate([amount[:, None], still, shapes], 1),
+                      jnp.concatenate([push_x, push_y], 1), layout)
+    power, still, shapes = jnp.split(even, [1, 1 + count], axis=1)
+    push_x, push_y = jnp.split(odd, 2, axis=1)
     fx, fy = (jnp.asarray(layout.frequencies[:, k : k + 1], dtype) for k in (0, 1))
     mtf2, noise = camera(physics, layout)
     slopes = jnp.concatenate([still + fx * push_x + fy * push_y, shapes], 1)

@@ -210,7 +210,7 @@ def start(problem: Problem, names, state_nm) -> np.ndarray:
 
 
 def frames_of(z, problem: Problem):
-    """Phases (T, 25), T of `hologram.Physics`, and slopes (T, L, Z) of what shapes each frame.
+    """Phases (T, F), T of `hologram.Physics`, and slopes (T, L, Z) of what shapes each frame.
 
     The L are the phases of the free aberrations, then the fields of Physics.
     """
@@ -248,16 +248,16 @@ def frames_of(z, problem: Problem):
         row, first = list(free).index(place), part["gain"].start + knob * count
         slopes[:, row, first : first + count] = scale[place] * knobs
         slopes[:, row, part["drift"].start + knob] = scale[place] * number
-    return phases, physics, slopes * _flat(problem.sd)
+    return phases[:, free], physics, slopes * _flat(problem.sd)
 
 
-@partial(jax.jit, static_argnames="free")
-def frame_terms(phases, physics: hologram.Physics, power, free: tuple[int, ...]):
+@partial(jax.jit, static_argnames="places")
+def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...]):
     """One frame's weighted deviance, its gradient (L,) and Fisher information (L, L).
 
     Args:
-        phases: (25,) rad; power: (K, B) for each of ``tiles.LAYOUTS``.
-        free: places of the aberrations to differentiate by.
+        phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of
+            ``tiles.LAYOUTS``.
     """
     value, gradient, fisher = 0.0, 0.0, 0.0
     for layout, measured in zip(tiles.LAYOUTS, power, strict=True):
@@ -265,9 +265,8 @@ def frame_terms(phases, physics: hologram.Physics, power, free: tuple[int, ...])
 
         def window(args, layout=layout):
             centre, width, power = args
-            points = hologram.lay_out(phases, physics, centre, width, layout)
-            log, slopes = hologram.log_spectrum_and_slopes(
-                phases, physics, points, layout, np.asarray(free))
+            points = hologram.lay_out(phases, places, physics, centre, width, layout)
+            log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
             return jnp.sum(log + ratio), slopes.T @ (1 - ratio), slopes.T @ slopes
 
