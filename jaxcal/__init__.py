@@ -16,10 +16,10 @@ _HOME = {
     "SeriesError": "jaxcal.series",
     "read_series": "jaxcal.series",
     "write_series": "jaxcal.series",
-    "Estimate": "jaxcal.calibration",
+    "Estimate": "jaxcal.estimation",
     "Calibration": "jaxcal.calibration",
-    "Mode": "jaxcal.calibration",
-    "estimate": "jaxcal.calibration",
+    "Mode": "jaxcal.estimation",
+    "estimate": "jaxcal.estimation",
     "calibrate": "jaxcal.calibration",
     "Microscope": "jaxcal.microscopes",
     "SimulatedMicroscope": "jaxcal.microscopes",
@@ -49,7 +49,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from jaxcal.aberrations import wave_aberration
-    from jaxcal.calibration import Calibration, Estimate, Mode, calibrate, estimate
+    from jaxcal.calibration import Calibration, calibrate
+    from jaxcal.estimation import Estimate, Mode, estimate
     from jaxcal.microscopes import Microscope, ReplayMicroscope, SimulatedMicroscope
     from jaxcal.notations import convert
     from jaxcal.optics import Optics, quarter_pi_limits_nm

@@ -6,15 +6,17 @@ the candidates, a frame there reduces the covariance of x0 by
     C_xm (C_mm + S)^-1 C_mx,
 
 the covariances being those over the candidates and S the noise of the latents. The step with the
-largest reduction, in units of the tolerance, is taken (A-optimal).
+largest reduction, in units of the tolerance, is taken (A-optimal). Once the spectra are refined,
+their Fisher information at the trial steps takes the place of the latents' covariances.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcal import em
+from jaxcal import em, refine
 
 
 @partial(jax.jit, static_argnames="map_")
@@ -65,3 +67,21 @@ def next_step(key, candidates, weights, parameters, experiment, map_, is_knob, r
     gains = jax.lax.map(
         lambda step: reduction(step, candidates, weights, parameters, experiment, map_), steps)
     return steps[jnp.argmax(gains)]
+
+
+REFINED_TRIALS = 24
+SCALES = (0.03, 0.1, 0.3, 1.0)  # of the offsets from the tuning setting, in units of the reach
+
+
+def refined_step(key, refinement: refine.Refinement, tolerance_nm, reach_nm, limit_nm):
+    """The best of some random trial steps (P,), nm, by the Fisher information of the spectra.
+
+    Args:
+        tolerance_nm: (P,) weights of the knobs, as of `jaxcal.refine.step_gain`.
+        reach_nm: (P,) offsets from the tuning setting; limit_nm: (P,) largest setting.
+    """
+    tuned = refinement.solutions[0].tuned_knobs_nm
+    offset = np.asarray(jax.random.normal(key, (REFINED_TRIALS, len(tuned))), float)
+    scale = np.resize(SCALES, REFINED_TRIALS)[:, None] * reach_nm
+    steps = np.clip(tuned + scale * offset, -limit_nm, limit_nm)
+    return steps[np.argmax(refine.step_gain(steps, tolerance_nm, refinement))]

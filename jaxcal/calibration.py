@@ -1,6 +1,5 @@
-"""Estimate the state of a microscope from a series, and tune one in a closed loop."""
+"""Tune a microscope in a closed loop: acquire, estimate, step, stop, apply, verify."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,70 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, aperture, em, modes, spectra, stream
+from jaxcal import acquisition, em, refine
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
+from jaxcal.estimation import (
+    DECIDED,
+    PRIOR_SD_NM,
+    START,
+    STATES,
+    Estimate,
+    check_knobs,
+    estimate,
+    infer,
+    observe,
+)
+from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.series import Series, SeriesError
 
-STATES = stream.KNOBS
-PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero
-SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
-MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
-ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
+__all__ = ["Calibration", "calibrate", "estimate", "within"]
+
+CONFIDENCE = 0.95  # with which all knobs are to be within their limits
+DRAWS = 4096
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
-PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
-DECIDED = 0.95  # weight of one mode above which the others are out
-IN_LOOP = em.Settings(candidates=1024, iterations=2)  # while more frames are to come
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One solution the data allow: its weight, mean x0 (P,) in nm and covariance (P, P) in nm^2."""
-
-    weight: float
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a series says about its instrument. P knobs, T frames used.
-
-    Attributes:
-        knob_names: the P knobs.
-        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero: mean of the largest mode,
-            second moment of the whole posterior about it.
-        tuned_knobs_nm, tuned_covariance_nm2: the knob setting -G^-1 x0 that tunes the instrument.
-        modes: solutions the data allow, largest weight first.
-        frames_used, rejected_frames: how many; (number, reason) of the others.
-        converged: one mode holds DECIDED of the weight and the map's parameters settled.
-        message: why it stopped. iterations: of EM. seconds: it took.
-        actuator: (P, P) matrix G, the identity where it was not estimated.
-        frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
-        states_nm: (T, P) state of each frame.
-        posterior: what :mod:`jaxcal.acquisition` needs to choose the next step.
-    """
-
-    knob_names: tuple[str, ...]
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
-    tuned_knobs_nm: np.ndarray
-    tuned_covariance_nm2: np.ndarray
-    modes: tuple[Mode, ...]
-    frames_used: int
-    rejected_frames: tuple[tuple[int, str], ...]
-    converged: bool
-    message: str
-    iterations: int
-    seconds: float
-    actuator: np.ndarray
-    frame_numbers: tuple[int, ...]
-    latents: np.ndarray
-    spectra: np.ndarray
-    states_nm: np.ndarray
-    posterior: tuple[em.Result, em.Experiment]
 
 
 @dataclass(frozen=True)
@@ -93,190 +51,18 @@ class Calibration:
     truth_nm: dict | None
 
 
-@dataclass(frozen=True)
-class Observation:
-    """A frame and its disc, or the reason why it cannot be used."""
-
-    frame: np.ndarray
-    disc: spectra.Disc
-    fault: str | None
-
-
-def observe(frame, optics: Optics) -> Observation:
-    """Find the aperture in a frame (H, W) and judge the frame."""
-    disc, quality = aperture.find_disc(frame, optics.radius_pixels)
-    if quality.fault is None:
-        disc = disc._replace(ellipticity=quality.ellipse[0])
-    return Observation(np.asarray(frame), disc, quality.fault)
-
-
-def camera_of(observations) -> tuple[float, float]:
-    """Radius, pixels, and ellipticity of the aperture's image: medians, one camera for all frames.
-
-    Only the centre may move from frame to frame; what one frame's speckle does to its own radius
-    would shift its C10 by twice the relative error.
-    """
-    discs = [seen.disc for seen in observations]
-    return (float(np.median([disc.radius for disc in discs])),
-            float(np.median([disc.ellipticity for disc in discs])))
-
-
-def log_images(observations):
-    """Log images (T, 128, 64) of frames on their common camera.
-
-    Raises:
-        ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
-    """
-    radius, ellipticity = camera_of(observations)
-    return np.stack([
-        np.asarray(spectra.log_spectrum(
-            seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity)))
-        for seen in observations])
-
-
-def measured_optics(optics: Optics, radius: float) -> Optics:
-    """Nominal optics with the semi-angle that the measured radius (pixels) makes most likely."""
-    measured = optics.pixel_mrad * radius
-    semi_angle = optics.semi_angle_mrad * (measured / optics.semi_angle_mrad) ** MEASURED_SHARE
-    return replace(optics, semi_angle_mrad=semi_angle)
-
-
-def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False, length=None):
-    """The data of a series for :mod:`jaxcal.em`, padded to ``length`` frames that weigh nothing.
-
-    Args:
-        latents: (T, D); knobs_nm: (T, P) nm; knob_names: P of STATES.
-        optics: with the measured semi-angle.
-        actuator: whether the actuator matrix is to be estimated.
-    """
-    frames = len(latents)
-    length = frames if length is None else length
-    columns = [STATES.index(name) for name in knob_names]
-    knobs = np.zeros((length, len(STATES)))
-    knobs[:frames, columns] = knobs_nm
-    noise = np.full(length, em.EXCLUDED)
-    noise[:frames] = 1.0
-    padded = np.zeros((length, np.shape(latents)[1]))
-    padded[:frames] = latents
-    places = indices(STATES)
-    order = ORDER[places]
-    sd = np.zeros((len(STATES),) * 2)
-    if actuator:
-        same = order[:, None] == order[None, :]
-        block = np.where(np.eye(len(STATES), dtype=bool), ACTUATOR_SD, CROSSTALK_SD * same)
-        sd[np.ix_(columns, columns)] = block[np.ix_(columns, columns)]
-    fields = (knobs, padded, noise, edge_waves(optics)[places], order + 1.0,
-              np.array([PRIOR_SD_NM[n] for n in order]), SCALE_SD, sd)
-    return em.Experiment(*(jnp.asarray(field, jnp.float32) for field in fields))
-
-
-def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0,
-             actuator: bool = False, published: bool = False, settings: em.Settings = em.DEFAULT,
-             progress: Callable | None = None) -> Estimate:
-    """Estimate the state of the instrument that a calibration series was taken with.
-
-    Args:
-        series: frames at known knob steps.
-        model: trained model; the shipped one where None.
-        seed: of the candidates.
-        actuator: estimate the actuator matrix too (gains 10 %, crosstalk 3 % uncertain).
-        published: use the published form of the map, without the simulated mean.
-        settings: of EM.
-        progress: called with (message, fraction or None).
-
-    Raises:
-        SeriesError: no frame can be used, or a knob is not one the model covers.
-
-    Example:
-        >>> import jaxcal
-        >>> answer = jaxcal.estimate(jaxcal.read_series("series.h5"))  # doctest: +SKIP
-    """
-    report = progress or (lambda message, fraction: None)
-    _check_knobs(series.knob_names, series.name)
-    observations = []
-    for number, frame in enumerate(series.frames):
-        report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
-        observations.append(observe(frame, series.optics))
-    return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
-                 published=published, settings=settings,
-                 progress=lambda message, fraction: report(
-                     message, None if fraction is None else 0.2 + 0.8 * fraction))
-
-
-def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
-          actuator: bool = False, published: bool = False,
-          settings: em.Settings = em.DEFAULT, length: int | None = None, progress=None) -> Estimate:
-    """The estimate from the frames' observations; ``length`` pads them, see `experiment`."""
-    start = time.perf_counter()
-    good = [k for k, seen in enumerate(observations) if seen.fault is None]
-    rejected = [(k, seen.fault) for k, seen in enumerate(observations) if seen.fault is not None]
-    if not good:
-        number, fault = rejected[0]
-        raise SeriesError(f"no frame can be used, the first because: {fault}",
-                          "take the series again", frame=number, file=series.name or None)
-    usable = [observations[k] for k in good]
-    images = log_images(usable)
-    latents = np.asarray(model.encode(images))
-    optics = measured_optics(series.optics, camera_of(usable)[0])
-    length = length or PADDED * -(-len(good) // PADDED)
-    data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
-                      actuator=actuator, length=length)
-    map_ = model.flat_map if published else model.map
-    result = em.run(jax.random.key(seed), data, map_, settings, progress=progress)
-    return _summary(result, data, series.knob_names, good, rejected, latents, images,
-                    time.perf_counter() - start)
-
-
-def _summary(result, data, knob_names, good, rejected, latents, images, seconds) -> Estimate:
-    columns = [STATES.index(name) for name in knob_names]
-    positions = np.asarray(result.candidates.positions, float)
-    knob_positions = positions[:, columns]
-    clouds = [knob_positions[chosen] for chosen in modes.members(knob_positions)]
-    found = tuple(Mode(len(cloud) / len(positions), cloud.mean(0), modes.covariance(cloud))
-                  for cloud in clouds)
-    x0 = found[0].x0_nm
-    gain = np.asarray(em.actuator(result.parameters, data), float)[np.ix_(columns, columns)]
-    inverse = np.linalg.inv(gain)
-    away = knob_positions - x0
-    covariance = away.T @ away / len(away)
-    decided = found[0].weight >= DECIDED
-    message = result.message
-    if not decided:
-        message = (f"not decided: {len(found)} solutions are left, the likeliest with "
-                   f"{100 * found[0].weight:.0f} %; take more frames at other knob steps; "
-                   f"{message}")
-    knobs = np.asarray(data.knobs, float)[: len(good)][:, columns]
-    return Estimate(
-        knob_names=tuple(knob_names), x0_nm=x0, covariance_nm2=covariance,
-        tuned_knobs_nm=-inverse @ x0, tuned_covariance_nm2=inverse @ covariance @ inverse.T,
-        modes=found, frames_used=len(good), rejected_frames=tuple(rejected),
-        converged=bool(decided and result.converged), message=message,
-        iterations=result.iterations, seconds=seconds, actuator=gain,
-        frame_numbers=tuple(good), latents=latents, spectra=images,
-        states_nm=x0 + knobs @ gain.T, posterior=(result, data))
-
-
-def _check_knobs(names, file):
-    unknown = [name for name in names if name not in STATES]
-    if unknown:
-        raise SeriesError(
-            f"knobs {', '.join(unknown)} are not covered by the model, which sees "
-            f"{', '.join(STATES)}", "leave them fixed and out of the series",
-            file=file or None)
-
-
 def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, seed: int = 0,
-              settings: em.Settings = IN_LOOP,
+              refined: bool = True, settings: em.Settings | None = None,
               progress: Callable | None = None) -> Calibration:
     """Tune a microscope: acquire, estimate, step where it tells most, stop, apply, verify.
 
     Args:
         microscope: a `jaxcal.Microscope`.
         frames: at most so many, the verification not counted.
-        tolerance_nm: (P,) or scalar standard deviation of each knob to stop at; the pi/4 limits
-            where None.
-        model, seed, progress: as of `estimate`.
-        settings: of EM while frames are taken; the verification is estimated with `em.DEFAULT`.
+        tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
+            where None. The loop stops where all knobs are within with CONFIDENCE.
+        model, seed, refined, progress: as of `estimate`.
+        settings: of EM; START where None.
 
     Returns:
         `Calibration`; the knobs stand at ``applied_knobs_nm``.
@@ -289,14 +75,10 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
     names = tuple(microscope.knob_names)
-    _check_knobs(names, getattr(microscope, "name", None))
+    if not refined:
+        check_knobs(names, getattr(microscope, "name", None))
     limits = _tolerance(tolerance_nm, microscope.optics, names)
-    is_knob = np.isin(STATES, names)
-    order = ORDER[indices(STATES)]
-    reach = jnp.asarray([0.5 * PRIOR_SD_NM[n] for n in order], jnp.float32)
-    largest = jnp.asarray([KNOB_LIMIT_NM[n] for n in order], jnp.float32)
-    weights = np.zeros(len(STATES), np.float32)
-    weights[[STATES.index(name) for name in names]] = 1 / limits**2
+    settings = settings or START
     key = jax.random.key(seed)
     shots, settings_nm, observations, history = [], [], [], []
     knobs = np.zeros(len(names))
@@ -314,18 +96,15 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                                   f"{observations[-1].fault}", "correct that and start again",
                                   frame=number, file=series.name)
             continue
-        answer = infer(observations, series, model, seed=seed, settings=settings, length=frames + 1,
+        answer = infer(observations, series, model, seed=seed, refined=refined, settings=settings,
+                       length=frames + 1,
                        progress=_part_of(report, f"frame {number + 1}", number / (frames + 1)))
         history.append(answer)
         if within(answer, limits):
             break
         if number + 1 < frames:
             report(f"frame {number + 1}: next step", (number + 0.9) / (frames + 1))
-            result, data = answer.posterior
-            step = acquisition.next_step(
-                jax.random.fold_in(key, number), result.candidates.positions, weights,
-                result.parameters, data, model.map, is_knob, reach, largest)
-            knobs = np.asarray(step, float)[[STATES.index(name) for name in names]]
+            knobs = next_step(jax.random.fold_in(key, number), answer, limits, model)
     answer = history[-1]
     applied = answer.tuned_knobs_nm
     microscope.set(applied)
@@ -336,7 +115,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     longer = Series(np.concatenate([series.frames, verification[None]]),
                     np.concatenate([series.knobs_nm, stands[None]]), names, series.optics,
                     series.name)
-    checked = infer(observations, longer, model, seed=seed, length=frames + 1)
+    checked = infer(observations, longer, model, seed=seed, refined=refined, settings=settings,
+                    length=frames + 1, progress=_part_of(report, "verify", frames / (frames + 1)))
     reached = within(answer, limits)
     holds, verdict = _verify(answer, checked, observations[-1].fault, limits)
     spent = "tuned to the tolerance" if reached else "frame budget spent before the tolerance"
@@ -345,6 +125,38 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                     message=f"{spent} after {len(shots)} frames; {verdict}; {answer.message}")
     return Calibration(final, tuple(history), series, verification, applied, limits,
                        getattr(microscope, "truth_nm", None))
+
+
+def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
+    """Knob setting (P,), nm, where one more frame tells most about the tuning setting.
+
+    From the spectra's Fisher information once one refined solution is left, from the latents of
+    EM's candidates before.
+    """
+    order = ORDER[indices(answer.knob_names)]
+    largest = np.array([knob_limit_nm(n) for n in order])
+    if answer.refinement is not None and answer.modes[0].weight >= DECIDED:
+        reach = 0.5 * refine.state_sd_nm(answer.knob_names)
+        return acquisition.refined_step(key, answer.refinement, limits, reach, largest)
+    result, data = answer.posterior
+    known = [name for name in answer.knob_names if name in STATES]
+    columns = [STATES.index(name) for name in known]
+    places = [answer.knob_names.index(name) for name in known]
+    weights = np.zeros(len(STATES), np.float32)
+    weights[columns] = 1 / np.square(limits[places])
+    states = ORDER[indices(STATES)]
+    reach, most = (jnp.asarray([size(n) for n in states], jnp.float32)
+                   for size in (lambda n: 0.5 * PRIOR_SD_NM[n], knob_limit_nm))
+    step = acquisition.next_step(key, result.candidates.positions, weights, result.parameters, data,
+                                 model.map, np.isin(STATES, known), reach, most)
+    knobs = np.zeros(len(answer.knob_names))
+    knobs[places] = np.asarray(step, float)[columns]
+    return knobs
+
+
+def knob_limit_nm(order: int) -> float:
+    """Largest step of a knob by the order of its aberration, nm."""
+    return KNOB_LIMIT_NM.get(int(order), 1e4)
 
 
 def _part_of(report, place: str, fraction: float):
@@ -366,9 +178,15 @@ def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
 
 
 def within(answer: Estimate, limits) -> bool:
-    """Whether every knob is known to its tolerance and one mode holds the weight."""
-    sd = np.sqrt(np.diag(answer.tuned_covariance_nm2))
-    return bool(np.all(sd <= limits) and answer.modes[0].weight >= DECIDED)
+    """Whether, once applied, all knobs are within their limits with CONFIDENCE.
+
+    By draws from the normal distribution of what the setting leaves, in one mode that is decided.
+    """
+    if answer.modes[0].weight < DECIDED:
+        return False
+    left = np.random.default_rng(0).multivariate_normal(
+        np.zeros(len(limits)), answer.tuned_covariance_nm2, DRAWS, method="eigh")
+    return bool(np.mean(np.all(np.abs(left) <= limits, axis=1)) >= CONFIDENCE)
 
 
 def _tolerance(tolerance_nm, optics, names):

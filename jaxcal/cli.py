@@ -36,7 +36,7 @@ class Calibrate:
     microscope: Annotated[str, Text(metavar="simulated|replay:FILE")] = "simulated"
     """What to tune: a simulated microscope, or a recorded series played back."""
     knobs: Names = None
-    """The knobs to turn (default C10,C12a,C12b; of a replay, those it was taken with)."""
+    """The knobs to turn (default C10 to C23, seven; of a replay, those it was taken with)."""
     frames: int = 10
     """The most frames to take before the correction; one more verifies it."""
     seed: int = 0
@@ -48,7 +48,9 @@ class Calibrate:
     semi_angle_mrad: Number = None
     """Simulated: convergence semi-angle, mrad (default 20)."""
     tolerance: Number = None
-    """Stop when every knob is known to this, nm (default: the pi/4 limit of each)."""
+    """Stop when all knobs are within this, nm, with 95 % (default: the pi/4 limit of each)."""
+    refine: bool = True
+    """Go on to the spectra under the wave optics after EM over the latents."""
     model: File = None
     """A trained model (default: the one that ships with jaxcal)."""
     json: File = None
@@ -74,8 +76,10 @@ class Estimate:
     """A trained model (default: the one that ships with jaxcal)."""
     seed: int = 0
     """Fixes what the estimate draws at random."""
+    refine: bool = True
+    """Go on to the spectra under the wave optics after EM over the latents."""
     actuator: bool = False
-    """Estimate the knobs' gains and cross-talk too: 10 % and 3 % uncertain."""
+    """Estimate the knobs' gains, cross-talk and drift in any case, not only where they show."""
     published: bool = False
     """Use the map without its simulated mean: the method as published."""
 

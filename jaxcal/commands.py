@@ -45,6 +45,7 @@ def calibrate(arguments):
             tolerance_nm=arguments.tolerance,
             model=model,
             seed=arguments.seed,
+            refined=arguments.refine,
             progress=progress,
         )
     if arguments.json is not None:
@@ -190,6 +191,7 @@ def _estimate_one(series, model, arguments):
             seed=arguments.seed,
             actuator=arguments.actuator,
             published=arguments.published,
+            refined=arguments.refine,
             progress=progress,
         )
 
@@ -239,8 +241,9 @@ def _microscope(arguments):
 
 def _simulated(arguments, energy_kev, semi_angle_mrad):
     _not_negative("hidden-range", arguments.hidden_range)
-    knobs = ("C10", "C12a", "C12b") if arguments.knobs is None else _knobs(arguments.knobs)
-    from jaxcal.microscopes.simulated import SimulatedMicroscope, simulated_optics
+    from jaxcal.microscopes.simulated import SEVEN, SimulatedMicroscope, simulated_optics
+
+    knobs = SEVEN if arguments.knobs is None else _knobs(arguments.knobs)
 
     return SimulatedMicroscope(
         simulated_optics(energy_kev, semi_angle_mrad),

@@ -4,7 +4,8 @@ The specimen's component q (semi-angle/wavelength) scatters the beam of rho + q 
 into rho, where both beat with the unscattered one. Around a tile's centre rho these two side bands
 are gratings of the frequencies, in cycles per aperture radius,
 
-    f-(q) = [grad chi(rho) - grad chi(rho - q)] / 2 pi,  f+(q) = [grad chi(rho + q) - grad chi(rho)] / 2 pi
+    f-(q) = [grad chi(rho) - grad chi(rho - q)] / 2 pi,
+    f+(q) = [grad chi(rho + q) - grad chi(rho)] / 2 pi
 
 of opposite sign and of the relative phase D = chi(rho + q) + chi(rho - q) - 2 chi(rho). With the
 power spectrum g of the film and the squared transform G of the tile's window, the mean spectrum is
@@ -94,7 +95,8 @@ def grid(phases, places, centre, highest: float, nodes: int, reach):
 
     It covers the frequencies up to ``highest``, and |q| up to ``reach`` of the steepness.
     """
-    xx, xy, yy = (bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
+    xx, xy, yy = (
+        bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
     angle = 0.5 * jnp.arctan2(2 * xy, xx - yy)
     mean, half = 0.5 * (xx + yy), jnp.hypot(0.5 * (xx - yy), xy)
     steep = jnp.maximum(jnp.abs(jnp.stack([mean + half, mean - half])), 1e-3)
@@ -202,8 +204,9 @@ def lay_out(phases, places, physics: Physics, centre, width, layout: tiles.Layou
     side = grid(phases, places, centre, highest, int(highest / (STEP * blob)), lambda steep: REACH)
     ring = grid(phases, places, centre, highest, int(highest / (RING_STEP * blob)),
                 lambda steep: jnp.clip(1.5 / jnp.sqrt(steep), seen, REACH))
+    signs = jnp.asarray([1, -1], phases.dtype)
     both = jax.vmap(lambda sign: side_band(
-        sign, phases, places, focal_spread, centre, width, side))(jnp.asarray([1, -1], phases.dtype))
+        sign, phases, places, focal_spread, centre, width, side))(signs)
     sides = Band(*(part.reshape(-1, *part.shape[2:]) for part in both))
     return Points(sides, *interference(phases, places, focal_spread, centre, width, ring))
 
@@ -250,8 +253,8 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
     count = -(-x.size // BLOCK)
 
     def blocks(values, fill=0.0):
-        padded = jnp.pad(values, ((0, count * BLOCK - len(values)),) + ((0, 0),) * (values.ndim - 1),
-                         constant_values=fill)
+        more = [(0, count * BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)]
+        padded = jnp.pad(values, more, constant_values=fill)
         return padded.reshape(count, BLOCK, *values.shape[1:])
 
     def add(totals, block):

@@ -47,11 +47,12 @@ EULER = 0.5772156649
 
 class Measured(NamedTuple):
     """What a series tells: power, T tuples of (K, B) for each of ``tiles.LAYOUTS``;
-    knobs (T, P) nm; number (T,) of each frame in time."""
+    knobs (T, P) nm; number (T,) of each frame in time; last: number of the last frame taken."""
 
     power: tuple
     knobs: np.ndarray
     number: np.ndarray
+    last: float
 
 
 class Unknowns(NamedTuple):
@@ -119,12 +120,14 @@ class Solution(NamedTuple):
 
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
-    (in ``measured``) of the frames set aside because they do not fit."""
+    (in ``measured``) of the frames set aside because they do not fit; with_actuator: whether
+    actuator matrix and drift were estimated."""
 
     solutions: tuple[Solution, ...]
     weights: np.ndarray
     problem: Problem
     unfit: tuple[int, ...]
+    with_actuator: bool
 
 
 def free_aberrations(knob_names, optics: Optics) -> tuple[str, ...]:
@@ -362,23 +365,28 @@ def unfit(misfit, weights) -> np.ndarray:
     return np.zeros_like(found) if few else found
 
 
-def solve(problem: Problem, starts, steps: int = 15) -> Refinement:
+def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
     All starts climb for GLANCE steps; those BEHIND the best are given up. Where the evidence asks
     for the actuator matrix and the drift, they are estimated too. Frames that do not fit are set
     aside and the climb goes on without them.
     """
-    points = [climb(problem, evaluate(z, problem), GLANCE)[0] for z in starts]
+    report = progress or (lambda message, fraction: None)
+    points = []
+    for number, z in enumerate(starts):
+        report(f"refine, start {number + 1} of {len(starts)}", 0.4 * number / len(starts))
+        points.append(climb(problem, evaluate(z, problem), GLANCE)[0])
     points = _front(points, problem)
-    points = [climb(problem, point, steps)[0] for point in points]
-    points = _front(points, problem)
+    report("refine", 0.4)
+    points = _front([climb(problem, point, steps)[0] for point in points], problem)
     wider = with_actuator(problem)
     if asks_for_actuator(points[0], problem):
-        freed = [climb(wider, point, steps)[0] for point in points]
-        freed = _front(freed, wider)
+        report("refine with the actuator matrix", 0.6)
+        freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem):
             points, problem = freed, wider
+    report("frames that do not fit", 0.8)
     for _ in range(2):
         bad = unfit(points[0].misfit, problem.weights)
         if np.array_equal(bad, problem.weights == 0):
@@ -391,7 +399,8 @@ def solve(problem: Problem, starts, steps: int = 15) -> Refinement:
     weights = np.exp(evidence - evidence.max())
     order = np.argsort(-weights)
     return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
-                      tuple(np.flatnonzero(problem.weights == 0).tolist()))
+                      tuple(np.flatnonzero(problem.weights == 0).tolist()),
+                      bool(np.all(problem.active[_flat(problem.sd) > 0])))
 
 
 def _front(points, problem) -> list[Point]:
@@ -418,7 +427,7 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
     found = unknowns(point.z, problem)
     rows = [problem.free.index(name) for name in problem.knob_names]
     count, sd = len(rows), _flat(problem.sd)
-    gain, last = np.eye(count) + found.gain, problem.measured.number[-1]
+    gain, last = np.eye(count) + found.gain, problem.measured.last
     inverse = np.linalg.inv(gain)
     tuned = -inverse @ (found.state[rows] + last * found.drift)
     of_state = np.zeros((count, sd.size))
@@ -446,9 +455,9 @@ def step_gain(steps, tolerance_nm, refinement: Refinement) -> np.ndarray:
     active = np.flatnonzero(problem.active)
     fisher = point.fisher[np.ix_(active, active)]
     measured = problem.measured
-    number = np.full(len(steps), measured.number[-1] + 1)
+    number = np.full(len(steps), measured.last + 1)
     trial = replace(
-        problem, measured=Measured(measured.power[:1] * len(steps), np.asarray(steps), number),
+        problem, measured=Measured(measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
         mean=problem.mean._replace(strength=np.zeros(len(steps))),
         sd=problem.sd._replace(strength=np.full(len(steps), STRENGTH_SD)))
     frames = len(measured.knobs)

@@ -9,6 +9,7 @@ from jaxcal.microscopes.protocol import settings
 from jaxcal.optics import Optics
 
 FIRST_ORDER = ("C10", "C12a", "C12b")
+SEVEN = (*FIRST_ORDER, "C21a", "C21b", "C23a", "C23b")
 DISC_FRACTION = 0.84
 """Diameter of the aperture's image over the side of the frame."""
 

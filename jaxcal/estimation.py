@@ -1,0 +1,346 @@
+"""The state of a microscope from a series of frames: EM over the latents, then the refinement.
+
+EM finds the basins from the latents of whole frames, the refinement (:mod:`jaxcal.refine`) what
+the spectra contain.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aperture, em, modes, refine, spectra, stream, tiles
+from jaxcal import model as models
+from jaxcal.aberrations import ORDER, indices
+from jaxcal.optics import Optics, edge_waves
+from jaxcal.series import Series, SeriesError
+
+STATES = stream.KNOBS
+PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero
+SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
+MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
+ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
+PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
+DECIDED = 0.95  # weight of one mode above which the others are out
+START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
+FEWEST = 3  # frames from which on the spectra are refined: fewer do not hold the nuisances
+UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
+         "this knob setting")
+STARTS = 6  # modes of EM at most that the refinement starts from
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One solution the data allow: its weight, mean x0 (P,) in nm and covariance (P, P) in nm^2."""
+
+    weight: float
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a series says about its instrument. P knobs, T frames used.
+
+    Attributes:
+        knob_names: the P knobs.
+        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero: mean of the largest mode,
+            second moment of the whole posterior about it.
+        tuned_knobs_nm, tuned_covariance_nm2: the knob setting -G^-1 (x0 + drift) that tunes the
+            instrument at the time of the last frame.
+        modes: solutions the data allow, largest weight first.
+        frames_used, rejected_frames: how many; (number, reason) of the others.
+        converged: one mode holds DECIDED of the weight and the climb, or EM, settled.
+        message: why it stopped. iterations: of EM. seconds: it took.
+        actuator: (P, P) matrix G, the identity where it was not estimated.
+        frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
+        states_nm: (T, P) state of each frame.
+        posterior: of EM, what :mod:`jaxcal.acquisition` needs to choose the next step.
+        refinement: of the spectra, or None where EM's answer stands.
+    """
+
+    knob_names: tuple[str, ...]
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+    tuned_knobs_nm: np.ndarray
+    tuned_covariance_nm2: np.ndarray
+    modes: tuple[Mode, ...]
+    frames_used: int
+    rejected_frames: tuple[tuple[int, str], ...]
+    converged: bool
+    message: str
+    iterations: int
+    seconds: float
+    actuator: np.ndarray
+    frame_numbers: tuple[int, ...]
+    latents: np.ndarray
+    spectra: np.ndarray
+    states_nm: np.ndarray
+    posterior: tuple[em.Result, em.Experiment]
+    refinement: refine.Refinement | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A frame and its disc, or the reason why it cannot be used."""
+
+    frame: np.ndarray
+    disc: spectra.Disc
+    fault: str | None
+
+
+def observe(frame, optics: Optics) -> Observation:
+    """Find the aperture in a frame (H, W) and judge the frame."""
+    disc, quality = aperture.find_disc(frame, optics.radius_pixels)
+    if quality.fault is None:
+        disc = disc._replace(ellipticity=quality.ellipse[0])
+    return Observation(np.asarray(frame), disc, quality.fault)
+
+
+def camera_of(observations) -> tuple[float, float]:
+    """Radius, pixels, and ellipticity of the aperture's image: medians, one camera for all frames.
+
+    Only the centre may move from frame to frame; what one frame's speckle does to its own radius
+    would shift its C10 by twice the relative error.
+    """
+    discs = [seen.disc for seen in observations]
+    return (float(np.median([disc.radius for disc in discs])),
+            float(np.median([disc.ellipticity for disc in discs])))
+
+
+def log_images(observations):
+    """Log images (T, 128, 64) of frames on their common camera.
+
+    Raises:
+        ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
+    """
+    radius, ellipticity = camera_of(observations)
+    return np.stack([
+        np.asarray(spectra.log_spectrum(
+            seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity)))
+        for seen in observations])
+
+
+def measured(observations, series: Series, numbers) -> refine.Measured:
+    """Spectra, knobs and times of the frames used, on their common camera."""
+    radius, ellipticity = camera_of(observations)
+    power = tuple(
+        tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
+        for seen in observations)
+    return refine.Measured(power, series.knobs_nm[numbers], np.asarray(numbers, float),
+                           float(len(series) - 1))
+
+
+def measured_optics(optics: Optics, radius: float) -> Optics:
+    """Nominal optics with the semi-angle that the measured radius (pixels) makes most likely."""
+    measured = optics.pixel_mrad * radius
+    semi_angle = optics.semi_angle_mrad * (measured / optics.semi_angle_mrad) ** MEASURED_SHARE
+    return replace(optics, semi_angle_mrad=semi_angle)
+
+
+def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False, length=None):
+    """The data of a series for :mod:`jaxcal.em`, padded to ``length`` frames that weigh nothing.
+
+    Args:
+        latents: (T, D); knobs_nm: (T, P) nm; knob_names: P aberrations; the latents' map knows
+            STATES, steps of others are left to the refinement.
+        optics: with the measured semi-angle.
+        actuator: whether the actuator matrix is to be estimated.
+    """
+    frames = len(latents)
+    length = frames if length is None else length
+    known = [k for k, name in enumerate(knob_names) if name in STATES]
+    columns = [STATES.index(knob_names[k]) for k in known]
+    knobs = np.zeros((length, len(STATES)))
+    knobs[:frames, columns] = np.asarray(knobs_nm)[:, known]
+    noise = np.full(length, em.EXCLUDED)
+    noise[:frames] = 1.0
+    padded = np.zeros((length, np.shape(latents)[1]))
+    padded[:frames] = latents
+    places = indices(STATES)
+    order = ORDER[places]
+    sd = np.zeros((len(STATES),) * 2)
+    if actuator:
+        same = order[:, None] == order[None, :]
+        block = np.where(np.eye(len(STATES), dtype=bool), ACTUATOR_SD, CROSSTALK_SD * same)
+        sd[np.ix_(columns, columns)] = block[np.ix_(columns, columns)]
+    fields = (knobs, padded, noise, edge_waves(optics)[places], order + 1.0,
+              np.array([PRIOR_SD_NM[n] for n in order]), SCALE_SD, sd)
+    return em.Experiment(*(jnp.asarray(field, jnp.float32) for field in fields))
+
+
+def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0,
+             actuator: bool = False, published: bool = False, refined: bool = True,
+             settings: em.Settings | None = None, progress: Callable | None = None) -> Estimate:
+    """Estimate the state of the instrument that a calibration series was taken with.
+
+    Args:
+        series: frames at known knob steps.
+        model: trained model; the shipped one where None.
+        seed: of the candidates.
+        actuator: estimate the actuator matrix (gains 10 %, crosstalk 3 % uncertain) and the drift
+            in any case; the refinement does so by itself where the frames ask for it.
+        published: use the published form of the map, without the simulated mean or refinement.
+        refined: go on to the spectra after EM.
+        settings: of EM; START where the refinement goes on and em.DEFAULT where not, if None.
+        progress: called with (message, fraction or None).
+
+    Raises:
+        SeriesError: no frame can be used, or a knob is not one the model covers and there is no
+            refinement.
+
+    Example:
+        >>> import jaxcal
+        >>> answer = jaxcal.estimate(jaxcal.read_series("series.h5"))  # doctest: +SKIP
+    """
+    report = progress or (lambda message, fraction: None)
+    if published or not refined:
+        check_knobs(series.knob_names, series.name)
+    observations = []
+    for number, frame in enumerate(series.frames):
+        report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
+        observations.append(observe(frame, series.optics))
+    return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
+                 published=published, refined=refined, settings=settings,
+                 progress=lambda message, fraction: report(
+                     message, None if fraction is None else 0.2 + 0.8 * fraction))
+
+
+def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
+          actuator: bool = False, published: bool = False, refined: bool = True,
+          settings: em.Settings | None = None, length: int | None = None,
+          progress=None) -> Estimate:
+    """The estimate from the frames' observations; ``length`` pads them, see `experiment`."""
+    start = time.perf_counter()
+    report = progress or (lambda message, fraction: None)
+    good = [k for k, seen in enumerate(observations) if seen.fault is None]
+    rejected = [(k, seen.fault) for k, seen in enumerate(observations) if seen.fault is not None]
+    if not good:
+        number, fault = rejected[0]
+        raise SeriesError(f"no frame can be used, the first because: {fault}",
+                          "take the series again", frame=number, file=series.name or None)
+    usable = [observations[k] for k in good]
+    images = log_images(usable)
+    latents = np.asarray(model.encode(images))
+    radius, _ = camera_of(usable)
+    optics = measured_optics(series.optics, radius)
+    length = length or PADDED * -(-len(good) // PADDED)
+    goes_on = refined and not published and len(good) >= FEWEST
+    settings = settings or (START if goes_on else em.DEFAULT)
+    data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
+                      actuator=actuator, length=length)
+    map_ = model.flat_map if published else model.map
+    share = 0.5 if goes_on else 1.0
+    result = em.run(jax.random.key(seed), data, map_, settings, progress=lambda told, fraction:
+                    report(told, None if fraction is None else share * fraction))
+    answer = _summary(result, data, series, good, rejected, latents, images)
+    if goes_on:
+        spectra_ = measured(usable, series, good)
+        problem = refine.problem(spectra_, series.knob_names, optics, radius)
+        if actuator:
+            problem = refine.with_actuator(problem)
+        starts = [refine.start(problem, STATES, state) for state in _basins(result, data, series)]
+        found = refine.solve(problem, starts, progress=lambda told, fraction:
+                             report(told, share + (1 - share) * fraction))
+        answer = _refined(answer, found, series)
+    return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _columns(knob_names):
+    """Columns of the states that are knobs, and places of these among the knobs."""
+    known = [k for k, name in enumerate(knob_names) if name in STATES]
+    return [STATES.index(knob_names[k]) for k in known], known
+
+
+def _basins(result, data, series):
+    """Mean state (7,) of each mode of EM, the largest first."""
+    columns, _ = _columns(series.knob_names)
+    positions = np.asarray(result.candidates.positions, float)
+    return [positions[chosen, : len(STATES)].mean(0)
+            for chosen in modes.members(positions[:, columns])[:STARTS]]
+
+
+def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
+    """EM's answer; knobs that the map does not know stay at the prior's mean."""
+    columns, known = _columns(series.knob_names)
+    count = len(series.knob_names)
+    candidates = np.asarray(result.candidates.positions, float)
+    positions = refine.state_sd_nm(series.knob_names) * np.random.default_rng(0).standard_normal(
+        (len(candidates), count))
+    positions[:, known] = candidates[:, columns]
+    clouds = [positions[chosen] for chosen in modes.members(candidates[:, columns])]
+    found = tuple(Mode(len(cloud) / len(positions), cloud.mean(0), modes.covariance(cloud))
+                  for cloud in clouds)
+    x0 = found[0].x0_nm
+    gain = np.eye(count)
+    gain[np.ix_(known, known)] = np.asarray(em.actuator(result.parameters, data), float)[
+        np.ix_(columns, columns)]
+    inverse = np.linalg.inv(gain)
+    away = positions - x0
+    covariance = away.T @ away / len(away)
+    decided = found[0].weight >= DECIDED
+    message = result.message if decided else f"{_undecided(found)}; {result.message}"
+    return Estimate(
+        knob_names=tuple(series.knob_names), x0_nm=x0, covariance_nm2=covariance,
+        tuned_knobs_nm=-inverse @ x0, tuned_covariance_nm2=inverse @ covariance @ inverse.T,
+        modes=found, frames_used=len(good), rejected_frames=tuple(rejected),
+        converged=bool(decided and result.converged), message=message,
+        iterations=result.iterations, seconds=0.0, actuator=gain,
+        frame_numbers=tuple(good), latents=latents, spectra=images,
+        states_nm=x0 + series.knobs_nm[good] @ gain.T, posterior=(result, data))
+
+
+def _undecided(found) -> str:
+    return (f"not decided: {len(found)} solutions are left, the likeliest with "
+            f"{100 * found[0].weight:.0f} %; take more frames at other knob steps")
+
+
+def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Estimate:
+    """EM's answer with the numbers of the refinement."""
+    best = found.solutions[0]
+    solutions = tuple(Mode(float(weight), s.x0_nm, s.covariance_nm2)
+                      for weight, s in zip(found.weights, found.solutions, strict=True))
+    kept = [k for k in range(len(answer.frame_numbers)) if k not in found.unfit]
+    unfit = [(answer.frame_numbers[k], UNFIT) for k in found.unfit]
+    numbers = tuple(answer.frame_numbers[k] for k in kept)
+    decided = solutions[0].weight >= DECIDED
+    told = f"refined on the spectra of {len(kept)} frames"
+    if found.with_actuator:
+        gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
+            series.knob_names, np.diag(best.gain), strict=True))
+        told += f"; the knobs do not act as told: gains {gains}, drift estimated along"
+    if not best.settled:
+        told += "; the climb had not settled"
+    knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]
+    return replace(
+        answer, x0_nm=best.x0_nm, tuned_knobs_nm=best.tuned_knobs_nm, modes=solutions,
+        covariance_nm2=_about(best.x0_nm, [s.x0_nm for s in found.solutions],
+                              [s.covariance_nm2 for s in found.solutions], found.weights),
+        tuned_covariance_nm2=_about(
+            best.tuned_knobs_nm, [s.tuned_knobs_nm for s in found.solutions],
+            [s.tuned_covariance_nm2 for s in found.solutions], found.weights),
+        frames_used=len(kept), rejected_frames=tuple(sorted([*answer.rejected_frames, *unfit])),
+        converged=bool(decided and best.settled),
+        message=told if decided else f"{_undecided(solutions)}; {told}",
+        actuator=best.gain, frame_numbers=numbers, latents=answer.latents[kept],
+        spectra=answer.spectra[kept],
+        states_nm=best.x0_nm + knobs @ best.gain.T + time_ * best.drift_nm, refinement=found)
+
+
+def _about(middle, means, covariances, weights):
+    """Second moment (P, P) about ``middle`` of a mixture of Gaussians."""
+    return sum(weight * (covariance + np.outer(mean - middle, mean - middle))
+               for mean, covariance, weight in zip(means, covariances, weights, strict=True))
+
+
+def check_knobs(names, file):
+    """Raise SeriesError where the latents' map does not know a knob."""
+    unknown = [name for name in names if name not in STATES]
+    if unknown:
+        raise SeriesError(
+            f"knobs {', '.join(unknown)} are not covered by the model, which sees "
+            f"{', '.join(STATES)}", "leave them fixed and out of the series, or refine",
+            file=file or None)
