@@ -31,8 +31,8 @@ import numpy as np
 from jaxcal import aberrations, tiles
 
 REACH = 1.3  # highest |q| that counts, semi-angle/wavelength
-STEP = 1.9  # of the grid of q for the side bands, standard deviations of G
-RING_STEP = 1.6  # the same of their interference
+STEP = 1.7  # of the grid of q for the side bands, standard deviations of G
+RING_STEP = 1.4  # the same of their interference
 RING_SEEN = 2.1  # q sqrt(8 pi^2 v) up to which a window with the variance v of G resolves rings
 MARGIN = 3.0  # how far beyond the highest frequency the grids reach, standard deviations of G
 BLOCK = 512  # blobs at a time

@@ -37,7 +37,8 @@ FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5) 
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 LONGEST = 2.0  # step of any unknown, prior standard deviations
-SETTLED = 0.02  # rise of the log posterior that counts as none
+SETTLED = 0.1  # promised rise of the log posterior that counts as none
+NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
 GLANCE = 3  # steps after which the starts are compared
 BEHIND = 25.0  # log evidence by which a start must trail to be given up
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
@@ -317,22 +318,20 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
     """Up to so many damped steps of Fisher scoring; also whether the climb settled."""
     active, damping = np.flatnonzero(problem.active), 1e-3
     for _ in range(steps):
-        fisher = here.fisher[np.ix_(active, active)]
-        damped = fisher + damping * np.diag(np.diag(fisher))
-        step = -np.linalg.solve(damped, here.gradient[active])
+        fisher, gradient = here.fisher[np.ix_(active, active)], here.gradient[active]
+        step = -np.linalg.solve(fisher + damping * np.diag(np.diag(fisher)), gradient)
         step *= min(1.0, LONGEST / np.abs(step).max())
+        if -gradient @ step - 0.5 * step @ fisher @ step < SETTLED:
+            return here, True
         z = here.z.copy()
         z[active] += step
         there = evaluate(z, problem)
         if np.isfinite(there.value) and there.value < here.value:
-            settled = here.value - there.value < SETTLED
             here, damping = there, max(damping / 10, 1e-6)
-        else:
-            # the grids of q move with the state: tiny falls are their noise
-            settled = there.value - here.value < SETTLED or damping > 1e3
-            damping = max(10 * damping, 1e-2)
-        if settled:
+        elif there.value < here.value + NOISE_OF_GRIDS:
             return here, True
+        else:
+            damping = max(10 * damping, 1e-2)
     return here, False
 
 
