@@ -32,7 +32,6 @@ MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no kn
 SCALE_SD = 0.01  # of the log semi-angle
 FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
 STRENGTH_SD = 0.2  # of the film from frame to frame, log power
-LOCAL_SD = 0.2  # the same from window to window
 NOISE = (-0.4, (1.0, 0.5, 0.3))  # slope of the log noise; standard deviations of the polynomial
 FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
@@ -265,7 +264,6 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             ``tiles.LAYOUTS``.
     """
     value, gradient, fisher = 0.0, 0.0, 0.0
-    film = len(hologram.KNOTS)
     for layout, measured in zip(tiles.LAYOUTS, power, strict=True):
         middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
 
@@ -275,26 +273,13 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
             weight = SHARE * layout.weight
-            terms = (weight * jnp.sum(log + ratio), weight * slopes.T @ (1 - ratio),
-                     weight * slopes.T @ slopes)
-            own = jnp.zeros(slopes.shape[1]).at[len(places) : len(places) + film].set(1.0)
-            return integrate_out(*terms, own, LOCAL_SD)
+            return (weight * jnp.sum(log + ratio), weight * slopes.T @ (1 - ratio),
+                    weight * slopes.T @ slopes)
 
         terms = jax.lax.map(window, (middles, widths, measured))
         value, gradient, fisher = (
             total + term.sum(0) for total, term in zip((value, gradient, fisher), terms, strict=True))
     return value, gradient, fisher
-
-
-def integrate_out(value, gradient, fisher, direction, sd):
-    """A quadratic's terms once an unknown along ``direction`` (L,), normal about 0, is integrated.
-
-    With the unknown t the value becomes value + t g.d + t^2 (d.F.d + 1/sd^2)/2, and so on.
-    """
-    moved = fisher @ direction
-    slope, curve = direction @ gradient, direction @ moved + 1 / sd**2
-    return (value - 0.5 * slope**2 / curve, gradient - moved * slope / curve,
-            fisher - jnp.outer(moved, moved) / curve)
 
 
 def _in_parallel(function, items):
