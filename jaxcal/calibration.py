@@ -26,6 +26,7 @@ from jaxcal.series import Series, SeriesError
 
 __all__ = ["Calibration", "calibrate", "estimate", "within"]
 
+RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
@@ -97,7 +98,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                                   frame=number, file=series.name)
             continue
         answer = infer(observations, series, model, seed=seed, refined=refined, settings=settings,
-                       length=frames + 1,
+                       length=frames + 1, before=_settled(history),
                        progress=_part_of(report, f"frame {number + 1}", number / (frames + 1)))
         history.append(answer)
         if within(answer, limits):
@@ -125,6 +126,13 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                     message=f"{spent} after {len(shots)} frames; {verdict}; {answer.message}")
     return Calibration(final, tuple(history), series, verification, applied, limits,
                        getattr(microscope, "truth_nm", None))
+
+
+def _settled(history) -> Estimate | None:
+    """The last estimate where the next can go on from it: refined, decided, of enough frames."""
+    last = history[-1] if history else None
+    settled = last and last.converged and last.refinement and last.frames_used >= RESUMED
+    return last if settled else None
 
 
 def next_step(key, answer: Estimate, limits, model) -> np.ndarray:

@@ -212,8 +212,15 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
 def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
           actuator: bool = False, published: bool = False, refined: bool = True,
           settings: em.Settings | None = None, length: int | None = None,
-          progress=None) -> Estimate:
-    """The estimate from the frames' observations; ``length`` pads them, see `experiment`."""
+          before: Estimate | None = None, progress=None) -> Estimate:
+    """The estimate from the frames' observations.
+
+    Args:
+        observations: of all frames, see `observe`.
+        length: pads the frames, see `experiment`.
+        before: a decided estimate from the first of these frames; the refinement goes on from
+            there instead of from EM.
+    """
     start = time.perf_counter()
     report = progress or (lambda message, fraction: None)
     good = [k for k, seen in enumerate(observations) if seen.fault is None]
@@ -229,20 +236,28 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     optics = measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
     goes_on = refined and not published and len(good) >= FEWEST
-    settings = settings or (START if goes_on else em.DEFAULT)
-    data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
-                      actuator=actuator, length=length)
-    map_ = model.flat_map if published else model.map
-    share = 0.5 if goes_on else 1.0
-    result = em.run(jax.random.key(seed), data, map_, settings, progress=lambda told, fraction:
-                    report(told, None if fraction is None else share * fraction))
-    answer = _summary(result, data, series, good, rejected, latents, images)
     if goes_on:
         spectra_ = measured(usable, series, good)
         problem = refine.problem(spectra_, series.knob_names, optics, radius)
         if actuator:
             problem = refine.with_actuator(problem)
-        starts = [refine.start(problem, STATES, state) for state in _basins(result, data, series)]
+    if goes_on and before is not None and before.refinement is not None:
+        share = 0.0
+        answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
+                         spectra=images, rejected_frames=tuple(rejected))
+        starts = [refine.resume(problem, before.refinement)]
+    else:
+        share = 0.5 if goes_on else 1.0
+        data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
+                          actuator=actuator, length=length)
+        result = em.run(
+            jax.random.key(seed), data, model.flat_map if published else model.map,
+            settings or (START if goes_on else em.DEFAULT), progress=lambda told, fraction:
+            report(told, None if fraction is None else share * fraction))
+        answer = _summary(result, data, series, good, rejected, latents, images)
+        starts = goes_on and [
+            refine.start(problem, STATES, state) for state in _basins(result, data, series)]
+    if goes_on:
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
         answer = _refined(answer, found, series)

@@ -104,27 +104,25 @@ def spectra_sample(instrument: Instrument, phases, places, grid: Grid, focal_nod
     return sample
 
 
-def weights(share: float):
+def weights():
     """Independent bins per bin, (sum of K B,), in the order of `spectra_sample`."""
-    return np.concatenate([
-        np.full(len(layout.centres) * len(layout.bins), share * layout.weight)
-        for layout in tiles.LAYOUTS])
+    return np.concatenate([np.full(len(layout.centres) * len(layout.bins), layout.weight)
+                           for layout in tiles.LAYOUTS])
 
 
-@partial(jax.jit, static_argnames=("places", "grid", "draws", "share"))
-def of_frame(key, instrument: Instrument, phases, places, grid: Grid, draws: int = 64,
-             share: float = 1.0):
+@partial(jax.jit, static_argnames=("places", "grid", "draws"))
+def of_frame(key, instrument: Instrument, phases, places, grid: Grid, draws: int = 64):
     """Information (P, P) that one frame's spectra hold on the parameters of `pack`.
 
     Call `ronchigram.check_sampling` first, outside compiled code.
 
     Args:
         phases: (25,) rad, the state; places: static tuple of the F free aberrations.
-        draws: of films, even; share: of the weights.
+        draws: of films, even.
     """
     sample = spectra_sample(instrument, phases, places, grid)
     vector = pack(parameters_of(instrument, phases, places))
-    return information(sample, vector, jax.random.split(key, draws), jnp.asarray(weights(share)))
+    return information(sample, vector, jax.random.split(key, draws), jnp.asarray(weights()))
 
 
 def free_places(names) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ import numpy as np
 from jaxcal import aberrations, hologram, simulation, specimen, tiles
 from jaxcal.optics import Optics, edge_phases
 
-SHARE = 0.8  # of a bin's weight: what the small and the large windows see twice
 STATE_SD_NM = {1: 150.0, 2: 400.0}  # of the state with the knobs at zero, by order
 MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
 SCALE_SD = 0.01  # of the log semi-angle
@@ -213,6 +212,23 @@ def start(problem: Problem, names, state_nm) -> np.ndarray:
     return z
 
 
+def resume(problem: Problem, before: Refinement) -> np.ndarray:
+    """z (Z,) where an earlier refinement of the same instrument ended; new frames have no
+    strength of their own yet."""
+    old, z = unknown_slices(before.problem), np.zeros(problem.active.size)
+    for name, place in unknown_slices(problem).items():
+        if name != "strength":
+            z[place] = before.solutions[0].point.z[old[name]]
+    return np.where(problem.active, z, 0.0)
+
+
+def unknown_slices(problem: Problem) -> dict[str, slice]:
+    """Where each of `Unknowns` stands in z."""
+    ends = np.cumsum([np.size(part) for part in problem.mean])
+    return {name: slice(end - np.size(part), end) for name, part, end in zip(
+        Unknowns._fields, problem.mean, ends, strict=True)}
+
+
 def frames_of(z, problem: Problem):
     """Phases (T, F), T of `hologram.Physics`, and slopes (T, L, Z) of what shapes each frame.
 
@@ -234,12 +250,10 @@ def frames_of(z, problem: Problem):
         found.blur))) for strength in found.strength]
 
     size, knots = len(free), len(found.film)
-    ends = np.cumsum([np.size(part) for part in problem.mean])
-    part = {name: slice(end - np.size(value), end) for name, value, end in zip(
-        Unknowns._fields, problem.mean, ends, strict=True)}
+    part = unknown_slices(problem)
     film, noise = slice(size, size + knots), slice(size + knots, size + knots + 3)
     focal_spread, thickness, blur = range(noise.stop, noise.stop + 3)
-    slopes = np.zeros((frames, blur + 1, ends[-1]))
+    slopes = np.zeros((frames, blur + 1, z.size))
     slopes[:, :size, part["state"]] = np.diag(scale[free])
     slopes[:, :size, part["log_scale"]] = (power * phases)[:, free, None]
     slopes[:, [focal_spread, thickness], part["log_scale"]] = 2.0
@@ -272,13 +286,13 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             points = hologram.lay_out(phases, places, physics, centre, width, layout)
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
-            weight = SHARE * layout.weight
+            weight = layout.weight
             return (weight * jnp.sum(log + ratio), weight * slopes.T @ (1 - ratio),
                     weight * slopes.T @ slopes)
 
         terms = jax.lax.map(window, (middles, widths, measured))
-        value, gradient, fisher = (
-            total + term.sum(0) for total, term in zip((value, gradient, fisher), terms, strict=True))
+        value, gradient, fisher = (total + term.sum(0) for total, term in zip(
+            (value, gradient, fisher), terms, strict=True))
     return value, gradient, fisher
 
 
@@ -290,7 +304,7 @@ def _in_parallel(function, items):
 
 def _expected_deviance(power) -> tuple[float, float]:
     """Deviance of a frame whose expectation is right, and its number of independent bins."""
-    pairs = [(SHARE * layout.weight, p) for layout, p in zip(tiles.LAYOUTS, power, strict=True)]
+    pairs = [(layout.weight, p) for layout, p in zip(tiles.LAYOUTS, power, strict=True)]
     deviance = sum(w * float(np.sum(np.log(np.maximum(p, 1e-30)) + 1 + EULER)) for w, p in pairs)
     return deviance, sum(w * p.size for w, p in pairs)
 

@@ -31,7 +31,8 @@ class Layout:
     """Windows of one size and the frequencies their spectra are taken at.
 
     width: standard deviation of the amplitude window; centres: (K, 2) x, y, aperture radii;
-    spacing, highest: of the frequencies, cycles per radius; weight: independent bins per bin.
+    spacing, highest: of the frequencies, cycles per radius; weight: independent bins per bin, of
+    what the other layouts do not see already.
     """
 
     width: float
@@ -85,7 +86,7 @@ def _ring(distance):
 
 
 TILES = Layout(width=0.26, centres=_ring(0.55), spacing=1.0, highest=16.0, weight=0.29)
-WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.3)
+WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.22)
 LAYOUTS = (TILES, WHOLE)
 
 
