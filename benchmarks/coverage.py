@@ -24,7 +24,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, provenance
-from jaxcal import aberrations, estimation, refine, simulation
+from jaxcal import aberrations, estimation, refine, unknowns
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import SEVEN
 
@@ -39,9 +39,7 @@ BINS = 10  # of the rank histogram
 def draw(seed: int) -> np.ndarray:
     """State (25,) nm from the prior."""
     normal = np.random.default_rng([seed, 7]).standard_normal(25)
-    sd = [refine.STATE_SD_NM.get(int(order)) or simulation.RESIDUAL_NM[name[:3]]
-          for name, order in zip(aberrations.NAMES, aberrations.ORDER, strict=True)]
-    return normal * sd
+    return normal * unknowns.state_sd_nm(aberrations.NAMES)
 
 
 def one(seed: int, frames: int, model=None) -> dict:
@@ -69,11 +67,11 @@ def one(seed: int, frames: int, model=None) -> dict:
     else:
         usable = [seen[k] for k in good]
         radius, _ = estimation.camera_of(usable)
-        problem = refine.problem(
+        problem = unknowns.problem(
             estimation.measured(usable, series, good), SEVEN,
             estimation.measured_optics(series.optics, radius), radius)
         displaced = truth[:7] + LEFT_NM * random.standard_normal(7)
-        found = refine.solve(problem, [refine.start(problem, SEVEN, displaced)])
+        found = refine.solve(problem, [unknowns.start(problem, SEVEN, displaced)])
     seconds, best, problem = time.perf_counter() - start, found.solutions[0], found.problem
     z = best.point.z.copy()
     places = aberrations.indices(problem.free)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, em, refine
+from jaxcal import acquisition, em, unknowns
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -144,7 +144,7 @@ def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
     order = ORDER[indices(answer.knob_names)]
     largest = np.array([knob_limit_nm(n) for n in order])
     if answer.refinement is not None and answer.modes[0].weight >= DECIDED:
-        reach = 0.5 * refine.state_sd_nm(answer.knob_names)
+        reach = 0.5 * unknowns.state_sd_nm(answer.knob_names)
         return acquisition.refined_step(key, answer.refinement, limits, reach, largest)
     result, data = answer.posterior
     known = [name for name in answer.knob_names if name in STATES]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aperture, em, modes, refine, spectra, stream, tiles
+from jaxcal import aperture, em, modes, refine, spectra, stream, tiles, unknowns
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.optics import Optics, edge_waves
@@ -124,13 +124,13 @@ def log_images(observations):
         for seen in observations])
 
 
-def measured(observations, series: Series, numbers) -> refine.Measured:
+def measured(observations, series: Series, numbers) -> unknowns.Measured:
     """Spectra, knobs and times of the frames used, on their common camera."""
     radius, ellipticity = camera_of(observations)
     power = tuple(
         tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
         for seen in observations)
-    return refine.Measured(power, series.knobs_nm[numbers], np.asarray(numbers, float),
+    return unknowns.Measured(power, series.knobs_nm[numbers], np.asarray(numbers, float),
                            float(len(series) - 1))
 
 
@@ -238,9 +238,9 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     goes_on = refined and not published and len(good) >= FEWEST
     if goes_on:
         spectra_ = measured(usable, series, good)
-        problem = refine.problem(spectra_, series.knob_names, optics, radius)
+        problem = unknowns.problem(spectra_, series.knob_names, optics, radius)
         if actuator:
-            problem = refine.with_actuator(problem)
+            problem = unknowns.with_actuator(problem)
     if goes_on and before is not None and before.refinement is not None:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
@@ -256,7 +256,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             report(told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
         starts = goes_on and [
-            refine.start(problem, STATES, state) for state in _basins(result, data, series)]
+            unknowns.start(problem, STATES, state) for state in _basins(result, data, series)]
     if goes_on:
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
@@ -283,7 +283,7 @@ def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
     columns, known = _columns(series.knob_names)
     count = len(series.knob_names)
     candidates = np.asarray(result.candidates.positions, float)
-    positions = refine.state_sd_nm(series.knob_names) * np.random.default_rng(0).standard_normal(
+    positions = unknowns.state_sd_nm(series.knob_names) * np.random.default_rng(0).standard_normal(
         (len(candidates), count))
     positions[:, known] = candidates[:, columns]
     clouds = [positions[chosen] for chosen in modes.members(candidates[:, columns])]

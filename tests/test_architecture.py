@@ -17,13 +17,14 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "disc_fit", "aperture", "spectra", "vae", "latent_map", "em", "modes", "refine", "acquisition",
+    "disc_fit", "aperture", "spectra", "tiles", "hologram", "fisher", "vae", "latent_map", "em",
+    "modes", "unknowns", "refine", "acquisition",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
 WAVE_OPTICS = {
     "aberrations", "notations", "notation_reports", "optics", "specimen", "ronchigram",
-    "simulation", "stream", "detector",
+    "simulation", "stream", "detector", "tiles", "hologram", "fisher",
 }  # fmt: skip
 
 OUTSIDE = {
@@ -33,7 +34,8 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "results", "microscopes", "calibration", "report", "figures", "console",
+    "files", "series", "results", "microscopes", "estimation", "calibration", "report", "figures",
+    "console",
     "commands", "cli", "training", "model",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
@@ -48,12 +50,18 @@ FORBIDDEN = {
     "spectra": {"vae", "latent_map", "em", "simulation", "stream"},
     "disc_fit": {"vae", "latent_map", "em", "simulation", "stream", "aperture"},
     "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
-    "simulation": {"vae", "latent_map", "em"},
+    "simulation": {"vae", "latent_map", "em", "tiles", "hologram"},
+    "tiles": {"vae", "latent_map", "em", "simulation", "stream", "hologram", "refine"},
+    "hologram": {"vae", "latent_map", "em", "simulation", "spectra", "detector", "refine"},
+    "fisher": {"vae", "latent_map", "em", "hologram", "refine", "acquisition"},
+    "unknowns": {"vae", "latent_map", "em", "refine", "acquisition", "aperture", "disc_fit"},
+    "refine": {"vae", "latent_map", "em", "acquisition", "aperture", "disc_fit"},
     "vae": WAVE_OPTICS | {"spectra", "latent_map", "em", "refine", "acquisition"},
     "latent_map": WAVE_OPTICS | {"spectra", "vae", "em", "refine", "acquisition"},
     "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition"},
-    "series": {"calibration", "report", "cli", "commands", "microscopes"},
-    "microscopes": {"calibration", "report", "cli", "commands", "vae", "latent_map", "em"},
+    "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
+    "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
+    "microscopes": {"estimation", "calibration", "report", "cli", "commands", "vae", "latent_map", "em"},
     "calibration": {"report", "figures", "cli", "commands", "console"},
     "report": {"cli", "commands", "console", "calibration", "em", "vae", "latent_map"},
     "figures": NUMERICAL | SHELL,

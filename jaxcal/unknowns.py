@@ -1,0 +1,205 @@
+"""The unknowns of a series of frames, their prior, and the phases and physics they stand for.
+
+All unknowns in units of their prior are one vector z: the state with the knobs at zero and the
+aberrations that are no knobs; the scale between knobs and optics; the film's spectrum, its
+thickness and its strength in each frame; the noise, the focal spread and the camera's MTF; and,
+where the frames ask for them, the actuator matrix and a drift.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aberrations, hologram, simulation, specimen, tiles
+from jaxcal.optics import Optics, edge_phases
+
+STATE_SD_NM = {1: 150.0, 2: 400.0}  # of the state with the knobs at zero, by order
+MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
+SCALE_SD = 0.01  # of the log semi-angle
+FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
+STRENGTH_SD = 0.2  # of the film from frame to frame, log power
+NOISE = (-0.4, (1.0, 0.5, 0.3))  # slope of the log noise; standard deviations of the polynomial
+FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
+GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
+DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
+
+
+class Measured(NamedTuple):
+    """What a series tells: power, T tuples of (K, B) for each of ``tiles.LAYOUTS``;
+    knobs (T, P) nm; number (T,) of each frame in time; last: number of the last frame taken."""
+
+    power: tuple
+    knobs: np.ndarray
+    number: np.ndarray
+    last: float
+
+
+class Unknowns(NamedTuple):
+    """state: (F,) nm; log_scale; film: (K,) log power at the knots; noise: (3,);
+    focal_spread, thickness: log nm; blur: log aperture radii; strength: (T,) log power;
+    gain: (P, P) actuator matrix less the identity; drift: (P,) nm per frame."""
+
+    state: np.ndarray
+    log_scale: np.ndarray
+    film: np.ndarray
+    noise: np.ndarray
+    focal_spread: np.ndarray
+    thickness: np.ndarray
+    blur: np.ndarray
+    strength: np.ndarray
+    gain: np.ndarray
+    drift: np.ndarray
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A series and what is known beforehand. T frames, P knobs, F free aberrations.
+
+    measured, knob_names, optics; free: names of the F aberrations; mean, sd: prior of the
+    unknowns; film_factor: (K, K) Cholesky factor of the film's prior; weights: (T,) of the
+    frames, 0 for one that is set aside; active: (Z,) which unknowns are estimated.
+    """
+
+    measured: Measured
+    knob_names: tuple[str, ...]
+    optics: Optics
+    free: tuple[str, ...]
+    mean: Unknowns
+    sd: Unknowns
+    film_factor: np.ndarray
+    weights: np.ndarray
+    active: np.ndarray
+
+
+def free_aberrations(knob_names, optics: Optics) -> tuple[str, ...]:
+    """What is estimated along: the knobs, C10 ... C23, and residuals whose phase matters."""
+    size = edge_phases(optics)
+    return tuple(
+        name for place, name in enumerate(aberrations.NAMES)
+        if name in knob_names or aberrations.ORDER[place] < 3
+        or size[place] * simulation.RESIDUAL_NM[name[:3]] > MATTERS)
+
+
+def state_sd_nm(names) -> np.ndarray:
+    """Prior standard deviations (F,) of aberrations with the knobs at zero, nm."""
+    order = aberrations.ORDER[aberrations.indices(names)]
+    return np.array([STATE_SD_NM.get(int(n)) or simulation.RESIDUAL_NM[name[:3]]
+                     for n, name in zip(order, names, strict=True)])
+
+
+@lru_cache(maxsize=16)
+def film_prior(unit_per_nm: float):
+    """Mean (K,) and Cholesky factor (K, K) of the log power spectra of simulated films."""
+    keys = jax.random.split(jax.random.key(0), 400)
+    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(key, jnp.float32(unit_per_nm))))
+    power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
+                      for amplitude in np.asarray(draw(keys))])
+    return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(power.shape[1]))
+
+
+def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float) -> Problem:
+    """The problem of a series; actuator matrix and drift are not active.
+
+    Args:
+        optics: with the measured semi-angle; radius_pixels: of the aperture's image.
+    """
+    frames, knobs = measured.knobs.shape
+    free = free_aberrations(knob_names, optics)
+    film, factor = film_prior(1 / optics.length_unit_nm)
+    small = tiles.LAYOUTS[0]
+    high = np.hypot(*small.frequencies.T) > 0.8 * small.highest
+    noise = np.log(np.percentile([p[0][:, high].mean(1) for p in measured.power], 10))
+    order = aberrations.ORDER[aberrations.indices(knob_names)]
+    gain = np.where(np.eye(knobs, dtype=bool), GAIN_SD, CROSSTALK_SD * (order[:, None] == order))
+    blur = (BLUR_PIXELS[0] / radius_pixels, BLUR_PIXELS[1])
+    focus, depth, blur = ((np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, blur))
+    mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array([noise, NOISE[0], 0.0]), focus[0],
+                    depth[0], blur[0], np.zeros(frames), np.zeros((knobs, knobs)), np.zeros(knobs))
+    sd = Unknowns(state_sd_nm(free), SCALE_SD, np.ones(len(film)), np.array(NOISE[1]), focus[1],
+                  depth[1], blur[1], np.full(frames, STRENGTH_SD), gain,
+                  np.where(order == 1, DRIFT_SD_NM, 0.0))
+    active = flat(sd._replace(gain=np.zeros_like(gain), drift=np.zeros(knobs))) > 0
+    return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
+                   active)
+
+
+def with_actuator(problem: Problem) -> Problem:
+    """The problem with the actuator matrix and the drift among the unknowns."""
+    return replace(problem, active=flat(problem.sd) > 0)
+
+
+def flat(parts: Unknowns) -> np.ndarray:
+    """One vector (Z,) of all."""
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def decode(z, problem: Problem) -> Unknowns:
+    """What a vector z (Z,) stands for."""
+    values, parts, at = flat(problem.mean) + z * flat(problem.sd), [], 0
+    for part in problem.mean:
+        parts.append(values[at : at + np.size(part)].reshape(np.shape(part)))
+        at += np.size(part)
+    found = Unknowns(*parts)
+    film = problem.mean.film
+    return found._replace(film=film + problem.film_factor @ (found.film - film))
+
+
+def start(problem: Problem, names, state_nm) -> np.ndarray:
+    """z (Z,) of a state: nm of the aberrations named, the rest at the prior's mean."""
+    state = np.zeros(len(problem.free))
+    for name, value in zip(names, state_nm, strict=True):
+        state[problem.free.index(name)] = value
+    z = np.zeros(problem.active.size)
+    z[: len(state)] = state / problem.sd.state
+    return z
+
+
+def slices(problem: Problem) -> dict[str, slice]:
+    """Where each of `Unknowns` stands in z."""
+    ends = np.cumsum([np.size(part) for part in problem.mean])
+    return {name: slice(end - np.size(part), end) for name, part, end in zip(
+        Unknowns._fields, problem.mean, ends, strict=True)}
+
+
+def frames_of(z, problem: Problem):
+    """Phases (T, F), T of `hologram.Physics`, and slopes (T, L, Z) of what shapes each frame.
+
+    The L are the phases of the free aberrations, then the fields of Physics.
+    """
+    found = decode(z, problem)
+    per_nm, power = edge_phases(problem.optics), aberrations.ORDER + 1.0
+    knobs, number = problem.measured.knobs, problem.measured.number
+    free, turned = (aberrations.indices(n) for n in (problem.free, problem.knob_names))
+    frames, count = knobs.shape
+    scale = per_nm * np.exp(power * found.log_scale)
+    states = np.zeros((frames, len(per_nm)))
+    states[:, free] = found.state
+    states[:, turned] += knobs @ (np.eye(count) + found.gain).T + number[:, None] * found.drift
+    phases = states * scale
+    focus = np.log(per_nm[0]) + 2 * found.log_scale
+    physics = [hologram.Physics(*(np.float32(part) for part in (
+        found.film + strength, found.noise, found.focal_spread + focus, found.thickness + focus,
+        found.blur))) for strength in found.strength]
+
+    size, knots = len(free), len(found.film)
+    part = slices(problem)
+    film, noise = slice(size, size + knots), slice(size + knots, size + knots + 3)
+    focal_spread, thickness, blur = range(noise.stop, noise.stop + 3)
+    slopes = np.zeros((frames, blur + 1, z.size))
+    slopes[:, :size, part["state"]] = np.diag(scale[free])
+    slopes[:, :size, part["log_scale"]] = (power * phases)[:, free, None]
+    slopes[:, [focal_spread, thickness], part["log_scale"]] = 2.0
+    slopes[:, film, part["film"]] = problem.film_factor
+    slopes[:, noise, part["noise"]] = np.eye(3)
+    for row, name in ((focal_spread, "focal_spread"), (thickness, "thickness"), (blur, "blur")):
+        slopes[:, row, part[name]] = 1.0
+    slopes[:, film, part["strength"]] = np.eye(frames)[:, None, :]
+    for knob, place in enumerate(turned):
+        row, first = list(free).index(place), part["gain"].start + knob * count
+        slopes[:, row, first : first + count] = scale[place] * knobs
+        slopes[:, row, part["drift"].start + knob] = scale[place] * number
+    return phases[:, free], physics, slopes * flat(problem.sd)
