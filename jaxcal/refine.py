@@ -81,13 +81,14 @@ class Refinement(NamedTuple):
 
 @partial(jax.jit, static_argnames="places")
 def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...]):
-    """One frame's weighted deviance, its gradient (L,) and Fisher information (L, L).
+    """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher
+    information (L, L), and the number of independent bins.
 
     Args:
         phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of
             ``tiles.LAYOUTS``.
     """
-    value, gradient, fisher = 0.0, 0.0, 0.0
+    totals = 0.0, 0.0, 0.0, 0.0
     for layout, measured in zip(tiles.LAYOUTS, power, strict=True):
         middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
 
@@ -96,27 +97,20 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             points = hologram.lay_out(phases, places, physics, centre, width, layout)
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
-            weight = layout.weight
-            return (weight * jnp.sum(log + ratio), weight * slopes.T @ (1 - ratio),
-                    weight * slopes.T @ slopes)
+            weight = layout.weight * hologram.trust(phases, places, centre)
+            usual = jnp.log(jnp.maximum(power, 1e-30)) + 1 + EULER
+            return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
+                    weight * slopes.T @ slopes, weight * power.size)
 
         terms = jax.lax.map(window, (middles, widths, measured))
-        value, gradient, fisher = (total + term.sum(0) for total, term in zip(
-            (value, gradient, fisher), terms, strict=True))
-    return value, gradient, fisher
+        totals = tuple(total + term.sum(0) for total, term in zip(totals, terms, strict=True))
+    return totals
 
 
 def _in_parallel(function, items):
     """Compiled functions let go of Python: one thread per core."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))
-
-
-def _expected_deviance(power) -> tuple[float, float]:
-    """Deviance of a frame whose expectation is right, and its number of independent bins."""
-    pairs = [(layout.weight, p) for layout, p in zip(tiles.LAYOUTS, power, strict=True)]
-    deviance = sum(w * float(np.sum(np.log(np.maximum(p, 1e-30)) + 1 + EULER)) for w, p in pairs)
-    return deviance, sum(w * p.size for w, p in pairs)
 
 
 def evaluate(z, problem: Problem) -> Point:
@@ -131,8 +125,7 @@ def evaluate(z, problem: Problem) -> Point:
     value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
     misfit = np.zeros(len(phases))
     for k, terms in enumerate(_in_parallel(one, range(len(phases)))):
-        expected, bins = _expected_deviance(problem.measured.power[k])
-        misfit[k] = (terms[0] - expected) / bins
+        misfit[k] = terms[0] / terms[3]
         value += problem.weights[k] * terms[0]
         gradient += problem.weights[k] * slopes[k].T @ terms[1]
         fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
