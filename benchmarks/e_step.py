@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import timing
-from jaxcal import calibration, em
+from jaxcal import em, estimation
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import FIRST_ORDER, random_steps, simulated_optics
 
@@ -23,7 +23,7 @@ LATENTS = 12
 def problem(frames: int, candidates: int):
     """An experiment with random latents, and candidates from its prior."""
     latents = np.random.default_rng(0).standard_normal((frames, LATENTS))
-    data = calibration.experiment(
+    data = estimation.experiment(
         latents, random_steps(0, frames), FIRST_ORDER, simulated_optics())
     return data, em.draw(jax.random.key(0), data, candidates)
 

@@ -27,7 +27,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import provenance
-from jaxcal import calibration, results
+from jaxcal import estimation, results
 from jaxcal import model as models
 
 FOLDER = provenance.ROOT.parent / "shared" / "reality"
@@ -132,12 +132,12 @@ def from_api(folder: Path, truth: dict, counts, model, *, published=False, seed:
     rows = []
     for file, entry in truth.items():
         series = loaded[file]
-        seen = [calibration.observe(frame, series.optics) for frame in series.frames]
+        seen = [estimation.observe(frame, series.optics) for frame in series.frames]
         for count in counts:
             if count is not None and count > len(seen):
                 continue
             part = replace(series, frames=series.frames[:count], knobs_nm=series.knobs_nm[:count])
-            answer = calibration.infer(
+            answer = estimation.infer(
                 seen[:count], part, model, seed=seed, published=published, length=length)
             rows.append(row(file, entry, results.entry(answer), count, frames=count))
             print(f"{file}, {count or 'all'} frames: {answer.seconds:.0f} s", file=sys.stderr,

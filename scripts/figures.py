@@ -27,7 +27,7 @@ from matplotlib import patheffects  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import jaxcal  # noqa: E402
-from jaxcal import aberrations, aperture, calibration, simulation, spectra  # noqa: E402
+from jaxcal import aberrations, aperture, estimation, simulation, spectra  # noqa: E402
 from jaxcal import model as models  # noqa: E402
 from jaxcal.microscopes.simulated import draw_state, simulated_optics  # noqa: E402
 from jaxcal.optics import edge_phases, edge_waves, quarter_pi_limits_nm  # noqa: E402
@@ -271,7 +271,7 @@ def simulated_latents(model, count, reach, seed=11):
     keys = jax.random.split(jax.random.key(seed), count)
     images = np.concatenate([image(keys[k : k + 16], jnp.asarray(state[k : k + 16]))
                              for k in range(0, count, 16)])
-    knobs = aberrations.indices(calibration.STATES)
+    knobs = aberrations.indices(estimation.STATES)
     return state[:, knobs], np.asarray(model.encode(images))
 
 

@@ -14,7 +14,7 @@ import safetensors.numpy
 import standins
 
 import jaxcal
-from jaxcal import calibration, model, spectra
+from jaxcal import estimation, model, spectra
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,20 +109,20 @@ def made(truth, off):
     run = standins.calibration()
     values = np.array([truth[name] for name in standins.KNOBS])
     return SimpleNamespace(history=run.history, series=run.series, estimate=run.estimate,
-                           applied_knobs_nm=off - values)
+                           applied_knobs_nm=off - values, limits_nm=run.limits_nm)
 
 
 def closed_loop_options(tmp_path, document, runs):
     weights = tmp_path / "weights"
     weights.write_bytes(b"weights")
     return ["--runs", str(runs), "--model", str(weights), "--lines", str(tmp_path / "runs.jsonl"),
-            "--json", str(tmp_path / "result.json"), "--document", str(document)]
+            "--json", str(tmp_path / "result.json"), "--document", str(document), "--no-refine"]
 
 
 def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
     called = []
 
-    def calibrate(microscope, *, frames, model, seed):
+    def calibrate(microscope, *, frames, model, seed, refined):
         called.append(seed)
         if seed == 1:
             raise ValueError("no frame can be used")
@@ -142,10 +142,10 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
     result = json.loads((tmp_path / "result.json").read_text())
     summary = result["summary"]
     assert (summary["within_each"], summary["failed"], summary["runs"]) == (1, 1, 3)
-    assert summary["within_norm"] == 0  # 3 nm in each of three is 5.2 nm
+    assert summary["inside"] == 0  # the limits are 1.57 nm
     assert result["runs"][0]["residual_nm"] == pytest.approx(dict.fromkeys(standins.KNOBS, 3.0))
     page = document.read_text()
-    assert "**1 of 3**" in page and "seed 1 (no frame can be used); seed 2 (6.0 nm)" in page
+    assert "**0 of 3**" in page and "| 1 of 3 |" in page
 
 
 def test_runs_of_another_model_are_made_again(tmp_path):
@@ -227,8 +227,8 @@ def test_reality_from_fewer_frames(folder, document, monkeypatch):
         asked.append((len(observations), len(series.frames), published, length))
         return standins.estimate(len(observations))
 
-    monkeypatch.setattr(calibration, "observe", lambda frame, optics: None)
-    monkeypatch.setattr(calibration, "infer", infer)
+    monkeypatch.setattr(estimation, "observe", lambda frame, optics: None)
+    monkeypatch.setattr(estimation, "infer", infer)
     monkeypatch.setattr(reality.models, "load", lambda path: None)
     out = folder / "result.json"
     assert reality.main(["--folder", str(folder), "--no-command", "--published", "--frames",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, spectra
+from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, estimation, spectra
 from jaxcal import model as models
 from jaxcal.aberrations import indices
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
@@ -21,6 +21,9 @@ STEPS = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [0.0, 40.0, 0.0], [-90.0, 3
 OPTICS = Optics(200.0, 20.0, 0.2)
 BLANK = np.zeros((256, 256), np.float32)
 QUICK = em.Settings(candidates=512, iterations=2, climbs=10)  # one compilation for all
+
+
+latents_only = partial(calibration.estimate, settings=QUICK, refined=False)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def series():
 
 @pytest.fixture(scope="module")
 def answer(series, model):
-    return calibration.estimate(series, model, settings=QUICK)
+    return latents_only(series, model)
 
 
 def with_frames(series, **bad):
@@ -88,15 +91,15 @@ def test_counts_scale_type_and_offset_do_not_matter(series, model, answer):
     """The log spectra of scaled and offset frames agree to the rounding of the counts."""
     twice = Series((4 * series.frames + 300).astype(np.uint16), series.knobs_nm,
                    series.knob_names, series.optics, series.name)
-    again = calibration.estimate(twice, model, settings=QUICK)
+    again = latents_only(twice, model)
     sd = np.sqrt(np.diag(answer.covariance_nm2))
     assert np.all(np.abs(again.x0_nm - answer.x0_nm) < 1.0 * sd)
 
 
 def test_the_seed_decides(series, model, answer):
-    again = calibration.estimate(series, model, settings=QUICK)
+    again = latents_only(series, model)
     assert_array_equal(again.x0_nm, answer.x0_nm)
-    other = calibration.estimate(series, model, settings=QUICK, seed=1)
+    other = latents_only(series, model, seed=1)
     assert not np.array_equal(other.x0_nm, answer.x0_nm)
     sd = np.sqrt(np.diag(answer.covariance_nm2))
     assert np.all(np.abs(other.x0_nm - answer.x0_nm) < 0.5 * sd)
@@ -104,7 +107,7 @@ def test_the_seed_decides(series, model, answer):
 
 def test_progress_is_told(series, model):
     told = []
-    calibration.estimate(series, model, settings=QUICK,
+    latents_only(series, model,
                          progress=lambda message, fraction: told.append((message, fraction)))
     assert told[0][0] == "aperture of frame 1/4"
     fractions = [fraction for _, fraction in told if fraction is not None]
@@ -117,12 +120,12 @@ def test_progress_is_told(series, model):
 def test_blank_and_saturated_frames_are_set_aside(series, model, answer):
     """The others are used as if the bad ones had never been taken."""
     saturated = np.minimum(series.frames[2], np.quantile(series.frames[2], 0.6))
-    found = calibration.estimate(with_frames(series, f1=BLANK, f2=saturated), model, settings=QUICK)
+    found = latents_only(with_frames(series, f1=BLANK, f2=saturated), model)
     assert found.frames_used == 2 and found.frame_numbers == (0, 3)
     assert [number for number, _ in found.rejected_frames] == [1, 2]
     assert "blank frame" in found.rejected_frames[0][1]
     assert "saturated" in found.rejected_frames[1][1]
-    without = calibration.estimate(series.select([0, 3]), model, settings=QUICK)
+    without = latents_only(series.select([0, 3]), model)
     assert_array_equal(found.x0_nm, without.x0_nm)
     assert len(found.spectra) == len(found.latents) == len(found.states_nm) == 2
 
@@ -131,14 +134,14 @@ def test_where_no_frame_is_left_the_error_names_file_and_frame(series, model):
     bad = with_frames(series, **{f"f{k}": BLANK for k in range(4)})
     with pytest.raises(SeriesError, match=r"^toy\.h5: frame 0: no frame can be used, the first "
                                           r"because: blank frame.*; take the series again"):
-        calibration.estimate(bad, model, settings=QUICK)
+        latents_only(bad, model)
 
 
 def test_knobs_the_model_does_not_see(series, model):
     wrong = Series(series.frames, series.knobs_nm, ("C10", "C30", "C45a"), series.optics, "w.h5")
     with pytest.raises(SeriesError, match=r"w\.h5: knobs C30, C45a are not covered by the model, "
                                           r"which sees C10, .*; leave them fixed"):
-        calibration.estimate(wrong, model)
+        calibration.estimate(wrong, model, refined=False)
 
 
 def test_a_disc_too_small_for_the_spectrum_is_refused(series, model):
@@ -155,8 +158,8 @@ def test_a_disc_too_small_for_the_spectrum_is_refused(series, model):
 def test_padding_changes_nothing(answer, model):
     """The likelihood of any candidate is that without padding, to the rounding of float32."""
     _, data = answer.posterior
-    longer = calibration.experiment(answer.latents, STEPS, answer.knob_names, OPTICS, length=7)
-    exact = calibration.experiment(answer.latents, STEPS, answer.knob_names, OPTICS)
+    longer = estimation.experiment(answer.latents, STEPS, answer.knob_names, OPTICS, length=7)
+    exact = estimation.experiment(answer.latents, STEPS, answer.knob_names, OPTICS)
     assert longer.latents.shape[0] == 7 and exact.latents.shape[0] == 4
     assert_array_equal(longer.frame_noise, [1.0] * 4 + [em.EXCLUDED] * 3)
     parameters = em.initial_parameters(model.map, exact)
@@ -169,26 +172,26 @@ def test_padding_changes_nothing(answer, model):
 
 def test_experiment_fills_what_is_no_knob():
     latents, knobs = np.ones((2, 5)), np.array([[0.0, 0.0], [7.0, -3.0]])
-    data = calibration.experiment(latents, knobs, ("C12b", "C21a"), OPTICS, actuator=True)
+    data = estimation.experiment(latents, knobs, ("C12b", "C21a"), OPTICS, actuator=True)
     expected = np.zeros((2, 7))
     expected[:, 2], expected[:, 3] = knobs.T
     assert_array_equal(data.knobs, expected)
-    places = indices(calibration.STATES)
+    places = indices(estimation.STATES)
     assert_allclose(data.unit, edge_waves(OPTICS)[places], rtol=1e-6)
     assert_array_equal(data.scale_power, [2, 2, 2, 3, 3, 3, 3])
     assert_array_equal(data.prior_sd, [150.0] * 3 + [400.0] * 4)
     sd = np.zeros((7, 7))
-    sd[2, 2] = sd[3, 3] = calibration.ACTUATOR_SD  # different orders do not mix
+    sd[2, 2] = sd[3, 3] = estimation.ACTUATOR_SD  # different orders do not mix
     assert_allclose(data.actuator_sd, sd)
-    same = calibration.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
-    assert_allclose(np.asarray(same.actuator_sd)[0, 2], calibration.CROSSTALK_SD)
-    assert not calibration.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
+    same = estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
+    assert_allclose(np.asarray(same.actuator_sd)[0, 2], estimation.CROSSTALK_SD)
+    assert not estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
     assert {leaf.dtype for leaf in data} == {np.dtype(np.float32)}
 
 
 def test_the_measured_radius_moves_the_semi_angle_by_its_share():
-    optics = calibration.measured_optics(OPTICS, 1.02 * OPTICS.radius_pixels)
-    expected = 20.0 * 1.02**calibration.MEASURED_SHARE
+    optics = estimation.measured_optics(OPTICS, 1.02 * OPTICS.radius_pixels)
+    expected = 20.0 * 1.02**estimation.MEASURED_SHARE
     assert_allclose(optics.semi_angle_mrad, expected)
     assert optics.pixel_mrad == OPTICS.pixel_mrad and optics.energy_keV == OPTICS.energy_keV
 
@@ -196,19 +199,16 @@ def test_the_measured_radius_moves_the_semi_angle_by_its_share():
 def test_one_camera_for_all_frames():
     seen = [SimpleNamespace(disc=spectra.Disc(0.0, 0.0, radius, ellipticity))
             for radius, ellipticity in ((100.0, 0.001), (104.0, 0.002), (101.0, 0.009))]
-    assert calibration.camera_of(seen) == (101.0, 0.002)
+    assert estimation.camera_of(seen) == (101.0, 0.002)
 
 
 # The closed loop
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """The verification's estimate with the loop's settings, to save a compilation."""
-    inner = calibration.infer
-    monkeypatch.setattr(calibration, "infer",
-                        lambda *args, **options: inner(*args, **(options | {"settings": QUICK})))
-    return partial(calibration.calibrate, frames=3, settings=QUICK)
+def quick():
+    """The loop over the latents alone, with one compilation."""
+    return partial(calibration.calibrate, frames=3, settings=QUICK, refined=False)
 
 
 def microscope():
@@ -237,7 +237,7 @@ def test_a_generous_tolerance_stops_early(quick, model):
     assert np.all(np.abs(left) < 30.0)
     fractions = [fraction for _, fraction in told]
     assert fractions == sorted(fractions)
-    assert told[0][0] == "frame 1: acquire" and told[-1][0] == "verify"
+    assert told[0][0] == "frame 1: acquire" and told[-1][0].startswith("verify")
 
 
 def test_the_budget_ends_what_no_frame_could_reach(quick, model):

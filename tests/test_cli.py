@@ -27,7 +27,8 @@ def calls(monkeypatch):
     """Stands in for the calibration and the model; what they were asked for is kept."""
     made = []
 
-    def estimate(series, model=None, *, seed=0, actuator=False, published=False, progress=None):
+    def estimate(series, model=None, *, seed=0, actuator=False, published=False, refined=True,
+                 progress=None):
         made.append(("estimate", series.name, model, seed))
         progress("looking", 0.5)
         if np.all(series.frames[0] == 0):
