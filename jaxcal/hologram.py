@@ -47,7 +47,8 @@ class Physics(NamedTuple):
 
     film: (K,) log power at KNOTS; noise: (3,) log power of the noise, polynomial in
     (f/NOISE_UNIT)^2; focal_spread, thickness: log of the C10 edge phases, rad; blur: log of the
-    standard deviation of the Gaussian MTF, aperture radii.
+    standard deviation of the Gaussian MTF, aperture radii; halo: log of the share of the power in
+    the wings of G, see `with_wings`.
     """
 
     film: jax.Array
@@ -55,6 +56,7 @@ class Physics(NamedTuple):
     focal_spread: jax.Array
     thickness: jax.Array
     blur: jax.Array
+    halo: jax.Array
 
 
 class Band(NamedTuple):
@@ -259,8 +261,8 @@ def variances(points: Points):
 
 
 def splat(x, y, spread, even, odd, layout: tiles.Layout):
-    """Sums over blobs of G at every bin: of ``even`` (M, C) with the blobs at f and at -f, and of
-    ``odd`` (M, D) with those at f less those at -f; (B, C) and (B, D).
+    """Sums over blobs of G at all frequencies of the layout's lines: of ``even`` (M, C) with the
+    blobs at f and at -f, and of ``odd`` (M, D) with those at f less those at -f; (N, C), (N, D).
 
     In blocks of blobs that stay in the cache: G is a product of two short lines.
     """
@@ -291,9 +293,20 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
     parts = (x, y, even, odd)
     block_x, block_y, block_even, block_odd = (blocks(part) for part in parts)
     block_v = [blocks(part, 1.0) for part in spread]
-    totals, _ = jax.lax.scan(add, start, (block_x, block_y, *block_v, block_even, block_odd))
-    chosen = layout.bins[:, 0] * fx.size + layout.bins[:, 1]
-    return totals[0][chosen], totals[1][chosen]
+    return jax.lax.scan(add, start, (block_x, block_y, *block_v, block_even, block_odd))[0]
+
+
+def with_wings(power, physics: Physics, layout: tiles.Layout):
+    """Columns (N, C) at all frequencies -> at the bins (B, C), with the wings of G.
+
+    The aperture's edge cuts the windows of the side bands sharply and diffracts; a strong film
+    scatters twice. Both leave wings about the blobs that no Gaussian has: the share exp(halo) of
+    the power is spread with the kernel of `tiles.Layout.wings`.
+    """
+    share = jnp.exp(physics.halo)
+    chosen = layout.bins[:, 0] * layout.lines[0].size + layout.bins[:, 1]
+    wings = jnp.asarray(layout.wings, power.dtype)
+    return (1 - share) * power[chosen] + share * (wings @ power)
 
 
 def camera(physics: Physics, layout: tiles.Layout):
@@ -308,7 +321,7 @@ def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
     amount, x, y = blobs(phases, physics, points)
     mtf2, noise = camera(physics, layout)
     power, _ = splat(x, y, variances(points), amount[:, None], amount[:, None][:, :0], layout)
-    return mtf2 * jnp.maximum(power[:, 0], 0.0) + noise
+    return mtf2 * with_wings(jnp.maximum(power, 0.0), physics, layout)[:, 0] + noise
 
 
 def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layout):
@@ -340,20 +353,23 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
                       jnp.concatenate([push_x, push_y], 1), layout)
     power, still, shapes = jnp.split(even, [1, 1 + count], axis=1)
     push_x, push_y = jnp.split(odd, 2, axis=1)
-    fx, fy = (jnp.asarray(layout.frequencies[:, k : k + 1], dtype) for k in (0, 1))
+    fx, fy = (jnp.asarray(line, dtype).ravel() for line in np.meshgrid(*layout.lines))
+    columns = jnp.concatenate(
+        [power, still + fx[:, None] * push_x + fy[:, None] * push_y, shapes], 1)
+    columns = jnp.where(power > 0, columns, 0.0)
+    power, moved, shapes = jnp.split(
+        with_wings(columns, physics, layout), [1, 1 + count], axis=1)
+    chosen = layout.bins[:, 0] * layout.lines[0].size + layout.bins[:, 1]
+    by_halo = power - columns[chosen, :1]
     mtf2, noise = camera(physics, layout)
-    slopes = jnp.concatenate([still + fx * push_x + fy * push_y, shapes], 1)
-    signal = mtf2 * jnp.maximum(power[:, 0], 0.0)
-    total = signal + noise
+    total = mtf2 * power[:, 0] + noise
     slope_mtf, slope_noise = jax.jacfwd(lambda p: camera(p, layout))(physics)
-    slope_blur = power[:, 0] * slope_mtf.blur
     film = len(KNOTS)
-    columns = jnp.concatenate([
-        mtf2[:, None] * slopes[:, : count + film],
-        slope_noise.noise,
-        mtf2[:, None] * slopes[:, count + film :],
-        slope_blur[:, None]], 1)
-    return jnp.log(total), columns / total[:, None]
+    slopes = jnp.concatenate([
+        mtf2[:, None] * moved, mtf2[:, None] * shapes[:, :film], slope_noise.noise,
+        mtf2[:, None] * shapes[:, film:], power * slope_mtf.blur[:, None],
+        mtf2[:, None] * by_halo], 1)
+    return jnp.log(total), slopes / total[:, None]
 
 
 def _interpolation(q):

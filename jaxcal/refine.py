@@ -288,7 +288,7 @@ def step_gain(steps, tolerance_nm, refinement: Refinement) -> np.ndarray:
         mean=problem.mean._replace(strength=np.zeros(len(steps))),
         sd=problem.sd._replace(strength=np.full(len(steps), STRENGTH_SD)))
     frames = len(measured.knobs)
-    at = sum(np.size(part) for part in problem.mean[:7])
+    at = slices(problem)["strength"].start
     z = np.concatenate([point.z[:at], np.zeros(len(steps)), point.z[at + frames :]])
     phases, physics, slopes = frames_of(z, trial)
     places = tuple(aberrations.indices(problem.free).tolist())

@@ -17,6 +17,7 @@ import numpy as np
 from jaxcal.spectra import LARGEST_RADIUS, Disc, binned, check_disc, without_hot_pixels
 
 FLAT, END = 0.85, 0.98  # the windows' common taper towards the aperture's edge
+WING = 3.0  # width of the wings of a window's transform, cycles per aperture radius
 LOWEST = 2.5  # cycles per aperture radius; frequencies below are illumination, and leak from it
 
 
@@ -61,6 +62,19 @@ class Layout:
         """(B, 2) f_x, f_y of the bins, cycles per radius."""
         fx, fy = self.lines
         return np.stack([fx[self.bins[:, 1]], fy[self.bins[:, 0]]], 1)
+
+    @cached_property
+    def wings(self):
+        """(B, N) weights of the power at all frequencies in that at the bins: a kernel
+        (1 + (f/WING)^2)^-2 of unit sum over the plane, mirrored at the origin."""
+        fx, fy = (line.ravel() for line in np.meshgrid(*self.lines))
+        bins = self.frequencies
+
+        def kernel(x, y):
+            return (1 + (x**2 + y**2) / WING**2) ** -2 * self.spacing**2 / (np.pi * WING**2)
+
+        here, there = (kernel(bins[:, :1] - s * fx, bins[:, 1:] - s * fy) for s in (1, -1))
+        return np.where(fx > 0, 1.0, 0.5) * (here + there)
 
     @cached_property
     def moments(self):

@@ -22,8 +22,10 @@ MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no kn
 SCALE_SD = 0.01  # of the log semi-angle
 FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
 STRENGTH_SD = 0.2  # of the film from frame to frame, log power
-NOISE = (-0.4, (1.0, 0.5, 0.3))  # slope of the log noise; standard deviations of the polynomial
+NOISE = (-0.7, -0.4, 0.0), (1.5, 0.5, 0.3)  # polynomial of the log noise: mean, the first
+# counted from the tiles' lowest power at high frequencies, which holds some signal; sd
 FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
+HALO = 0.015, 0.7  # share of the power in the wings: mean, sd of log
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 
@@ -40,8 +42,9 @@ class Measured(NamedTuple):
 
 class Unknowns(NamedTuple):
     """state: (F,) nm; log_scale; film: (K,) log power at the knots; noise: (3,);
-    focal_spread, thickness: log nm; blur: log aperture radii; strength: (T,) log power;
-    gain: (P, P) actuator matrix less the identity; drift: (P,) nm per frame."""
+    focal_spread, thickness: log nm; blur: log aperture radii; halo: log share;
+    strength: (T,) log power; gain: (P, P) actuator matrix less the identity;
+    drift: (P,) nm per frame."""
 
     state: np.ndarray
     log_scale: np.ndarray
@@ -50,6 +53,7 @@ class Unknowns(NamedTuple):
     focal_spread: np.ndarray
     thickness: np.ndarray
     blur: np.ndarray
+    halo: np.ndarray
     strength: np.ndarray
     gain: np.ndarray
     drift: np.ndarray
@@ -117,10 +121,11 @@ def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float
     gain = np.where(np.eye(knobs, dtype=bool), GAIN_SD, CROSSTALK_SD * (order[:, None] == order))
     blur = (BLUR_PIXELS[0] / radius_pixels, BLUR_PIXELS[1])
     focus, depth, blur = ((np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, blur))
-    mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array([noise, NOISE[0], 0.0]), focus[0],
-                    depth[0], blur[0], np.zeros(frames), np.zeros((knobs, knobs)), np.zeros(knobs))
+    mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array(NOISE[0]) + [noise, 0, 0], focus[0],
+                    depth[0], blur[0], np.log(HALO[0]), np.zeros(frames),
+                    np.zeros((knobs, knobs)), np.zeros(knobs))
     sd = Unknowns(state_sd_nm(free), SCALE_SD, np.ones(len(film)), np.array(NOISE[1]), focus[1],
-                  depth[1], blur[1], np.full(frames, STRENGTH_SD), gain,
+                  depth[1], blur[1], HALO[1], np.full(frames, STRENGTH_SD), gain,
                   np.where(order == 1, DRIFT_SD_NM, 0.0))
     active = flat(sd._replace(gain=np.zeros_like(gain), drift=np.zeros(knobs))) > 0
     return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
@@ -183,19 +188,20 @@ def frames_of(z, problem: Problem):
     focus = np.log(per_nm[0]) + 2 * found.log_scale
     physics = [hologram.Physics(*(np.float32(part) for part in (
         found.film + strength, found.noise, found.focal_spread + focus, found.thickness + focus,
-        found.blur))) for strength in found.strength]
+        found.blur, found.halo))) for strength in found.strength]
 
     size, knots = len(free), len(found.film)
     part = slices(problem)
     film, noise = slice(size, size + knots), slice(size + knots, size + knots + 3)
-    focal_spread, thickness, blur = range(noise.stop, noise.stop + 3)
-    slopes = np.zeros((frames, blur + 1, z.size))
+    focal_spread, thickness, blur, halo = range(noise.stop, noise.stop + 4)
+    slopes = np.zeros((frames, halo + 1, z.size))
     slopes[:, :size, part["state"]] = np.diag(scale[free])
     slopes[:, :size, part["log_scale"]] = (power * phases)[:, free, None]
     slopes[:, [focal_spread, thickness], part["log_scale"]] = 2.0
     slopes[:, film, part["film"]] = problem.film_factor
     slopes[:, noise, part["noise"]] = np.eye(3)
-    for row, name in ((focal_spread, "focal_spread"), (thickness, "thickness"), (blur, "blur")):
+    for row, name in ((focal_spread, "focal_spread"), (thickness, "thickness"), (blur, "blur"),
+                      (halo, "halo")):
         slopes[:, row, part[name]] = 1.0
     slopes[:, film, part["strength"]] = np.eye(frames)[:, None, :]
     for knob, place in enumerate(turned):
