@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import em, refine
+from jaxcal import aberrations, em, refine
+from jaxcal.optics import edge_waves
 
 
 @partial(jax.jit, static_argnames="map_")
@@ -69,19 +70,45 @@ def next_step(key, candidates, weights, parameters, experiment, map_, is_knob, r
     return steps[jnp.argmax(gains)]
 
 
-REFINED_TRIALS = 24
-SCALES = (0.03, 0.1, 0.3, 1.0)  # of the offsets from the tuning setting, in units of the reach
+REFINED_TRIALS = 48
+FAR = 20.0  # waves of C10 at the aperture's edge: largest offset from the tuning setting
+LINE_FOCUS = 1.2  # largest C12 of a trial, in units of its C10
+SOLUTIONS = 3  # likeliest that a step is judged by
+ASIDE = 0.25  # waves: standard deviation of the other coefficients
 
 
-def refined_step(key, refinement: refine.Refinement, tolerance_nm, reach_nm, limit_nm):
+def refined_trials(key, knob_names, optics):
+    """States (REFINED_TRIALS, P), nm, in which a frame tells much of the others.
+
+    Defocus spreads the film's rings over the spectrum; C12 of the size of C10 makes streaks, whose
+    direction and opening depend on the least change from window to window.
+    """
+    sign, far, ratio, azimuth, aside = jax.random.split(key, 5)
+    count = (REFINED_TRIALS,)
+    defocus = (jax.random.rademacher(sign, count, float)
+               * jax.random.uniform(far, count, float, 0.2 * FAR, FAR))
+    twofold = jnp.abs(defocus) * jax.random.uniform(ratio, count, float, 0.0, LINE_FOCUS)
+    angle = jax.random.uniform(azimuth, count, float, 0.0, 2 * jnp.pi)
+    waves = ASIDE * jax.random.normal(aside, (*count, len(aberrations.NAMES)), float)
+    first = jnp.stack([defocus, twofold * jnp.cos(angle), twofold * jnp.sin(angle)], 1)
+    waves = np.asarray(waves.at[:, :3].set(first), float)
+    places = aberrations.indices(knob_names)
+    return waves[:, places] / edge_waves(optics)[places]
+
+
+def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     """The best of some random trial steps (P,), nm, by the Fisher information of the spectra.
 
     Args:
         tolerance_nm: (P,) weights of the knobs, as of `jaxcal.refine.step_gain`.
-        reach_nm: (P,) offsets from the tuning setting; limit_nm: (P,) largest setting.
+        limit_nm: (P,) largest setting.
     """
-    tuned = refinement.solutions[0].tuned_knobs_nm
-    offset = np.asarray(jax.random.normal(key, (REFINED_TRIALS, len(tuned))), float)
-    scale = np.resize(SCALES, REFINED_TRIALS)[:, None] * reach_nm
-    steps = np.clip(tuned + scale * offset, -limit_nm, limit_nm)
-    return steps[np.argmax(refine.step_gain(steps, tolerance_nm, refinement))]
+    problem, front = refinement.problem, list(zip(refinement.weights, refinement.solutions,
+                                                  strict=True))[:SOLUTIONS]
+    states = refined_trials(key, problem.knob_names, problem.optics)
+    which = np.resize(np.arange(len(front)), REFINED_TRIALS)
+    tuned = np.array([solution.tuned_knobs_nm for _, solution in front])[which]
+    steps = np.clip(tuned + states, -limit_nm, limit_nm)
+    gain = sum(weight * refine.step_gain(steps, tolerance_nm, problem, solution.point)
+               for weight, solution in front)
+    return steps[np.argmax(gain)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, em, unknowns
+from jaxcal import acquisition, em
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -138,14 +138,13 @@ def _settled(history) -> Estimate | None:
 def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
     """Knob setting (P,), nm, where one more frame tells most about the tuning setting.
 
-    From the spectra's Fisher information once one refined solution is left, from the latents of
-    EM's candidates before.
+    From the spectra's Fisher information at the refined solutions, from the latents of EM's
+    candidates before there are any.
     """
     order = ORDER[indices(answer.knob_names)]
     largest = np.array([knob_limit_nm(n) for n in order])
-    if answer.refinement is not None and answer.modes[0].weight >= DECIDED:
-        reach = 0.5 * unknowns.state_sd_nm(answer.knob_names)
-        return acquisition.refined_step(key, answer.refinement, limits, reach, largest)
+    if answer.refinement is not None:
+        return acquisition.refined_step(key, answer.refinement, limits, largest)
     result, data = answer.posterior
     known = [name for name in answer.knob_names if name in STATES]
     columns = [STATES.index(name) for name in known]

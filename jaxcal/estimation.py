@@ -26,7 +26,7 @@ ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 DECIDED = 0.95  # weight of one mode above which the others are out
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
-FEWEST = 3  # frames from which on the spectra are refined: fewer do not hold the nuisances
+FEWEST = 2  # frames from which on the spectra are refined: one does not hold the nuisances
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 STARTS = 6  # modes of EM at most that the refinement starts from

@@ -299,14 +299,30 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
 def with_wings(power, physics: Physics, layout: tiles.Layout):
     """Columns (N, C) at all frequencies -> at the bins (B, C), with the wings of G.
 
-    The aperture's edge cuts the windows of the side bands sharply and diffracts; a strong film
-    scatters twice. Both leave wings about the blobs that no Gaussian has: the share exp(halo) of
-    the power is spread with the kernel of `tiles.Layout.wings`.
+    The aperture's edge cuts the windows of the side bands sharply and diffracts, which leaves wings
+    about the blobs that no Gaussian has: the share exp(halo) of the power is spread with the kernel
+    of `tiles.Layout.wings`.
     """
     share = jnp.exp(physics.halo)
-    chosen = layout.bins[:, 0] * layout.lines[0].size + layout.bins[:, 1]
     wings = jnp.asarray(layout.wings, power.dtype)
-    return (1 - share) * power[chosen] + share * (wings @ power)
+    return (1 - share) * power[chosen(layout)] + share * (wings @ power)
+
+
+def second_order(power, columns, layout: tiles.Layout):
+    """sum_n P(f_b - f_n) C(f_n) df^2 at the bins (B, C), of the power (N,) and columns (N, C).
+
+    Half of that of the power with itself is what a strong film adds to its contrast I_1: the
+    spectrum of I_1^2/2 for a normally distributed I_1.
+    """
+    padded = jnp.append(power, 0.0)
+    minus, plus = (padded[place] for place in layout.differences)
+    share = jnp.asarray(np.where(np.meshgrid(*layout.lines)[0].ravel() > 0, 1.0, 0.5), power.dtype)
+    return (layout.spacing**2 * share * (minus + plus)) @ columns
+
+
+def chosen(layout: tiles.Layout):
+    """Places (B,) of the bins among all frequencies."""
+    return layout.bins[:, 0] * layout.lines[0].size + layout.bins[:, 1]
 
 
 def camera(physics: Physics, layout: tiles.Layout):
@@ -321,7 +337,9 @@ def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
     amount, x, y = blobs(phases, physics, points)
     mtf2, noise = camera(physics, layout)
     power, _ = splat(x, y, variances(points), amount[:, None], amount[:, None][:, :0], layout)
-    return mtf2 * with_wings(jnp.maximum(power, 0.0), physics, layout)[:, 0] + noise
+    power = jnp.maximum(power, 0.0)
+    seen = with_wings(power, physics, layout) + 0.5 * second_order(power[:, 0], power, layout)
+    return mtf2 * seen[:, 0] + noise
 
 
 def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layout):
@@ -357,10 +375,10 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
     columns = jnp.concatenate(
         [power, still + fx[:, None] * push_x + fy[:, None] * push_y, shapes], 1)
     columns = jnp.where(power > 0, columns, 0.0)
-    power, moved, shapes = jnp.split(
-        with_wings(columns, physics, layout), [1, 1 + count], axis=1)
-    chosen = layout.bins[:, 0] * layout.lines[0].size + layout.bins[:, 1]
-    by_halo = power - columns[chosen, :1]
+    single = with_wings(columns, physics, layout)
+    by_halo = single[:, :1] - columns[chosen(layout), :1]
+    twice = second_order(columns[:, 0], columns, layout).at[:, 0].multiply(0.5)
+    power, moved, shapes = jnp.split(single + twice, [1, 1 + count], axis=1)
     mtf2, noise = camera(physics, layout)
     total = mtf2 * power[:, 0] + noise
     slope_mtf, slope_noise = jax.jacfwd(lambda p: camera(p, layout))(physics)

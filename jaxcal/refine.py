@@ -37,6 +37,7 @@ NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move w
 GLANCE = 3  # steps after which the starts are compared
 BEHIND = 25.0  # log evidence by which a start must trail to be given up
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
+ACTUATED = 6  # frames from which on the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 EULER = 0.5772156649
 
@@ -172,7 +173,7 @@ def log_evidence(point: Point, problem: Problem) -> float:
 def asks_for_actuator(point: Point, problem: Problem) -> bool:
     """Whether the evidence would rise with actuator matrix and drift, to second order."""
     more = np.flatnonzero((flat(problem.sd) > 0) & ~problem.active)
-    if not more.size:
+    if not more.size or len(problem.weights) < ACTUATED:
         return False
     active = np.flatnonzero(problem.active)
     f = point.fisher
@@ -269,16 +270,16 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
                     log_evidence(point, problem), settled)
 
 
-def step_gain(steps, tolerance_nm, refinement: Refinement) -> np.ndarray:
+def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray:
     """Expected fall of the sum of (variance of the tuning setting / tolerance^2) by one frame.
 
     Args:
         steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
+        point: where the climb of a solution ended.
 
     Returns:
         (N,): A-optimality, from the Fisher information of a frame at each setting.
     """
-    problem, point = refinement.problem, refinement.solutions[0].point
     active = np.flatnonzero(problem.active)
     fisher = point.fisher[np.ix_(active, active)]
     measured = problem.measured

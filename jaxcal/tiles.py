@@ -77,6 +77,21 @@ class Layout:
         return np.where(fx > 0, 1.0, 0.5) * (here + there)
 
     @cached_property
+    def differences(self):
+        """Places (2, B, N) of f_b - f_n and f_b + f_n among the N frequencies, N where outside."""
+        fx, fy = (np.rint(line / self.spacing).astype(int) for line in self.lines)
+        places = []
+        for sign in (-1, 1):
+            x = fx[self.bins[:, 1], None, None] + sign * fx
+            y = fy[self.bins[:, 0], None, None] + sign * fy[:, None]
+            x, y = np.broadcast_arrays(x, y)
+            y, x = np.where(x < 0, -y, y), np.abs(x)  # the power at f and -f is one
+            inside = (x < fx.size) & (np.abs(y) <= fy[-1])
+            place = np.where(inside, (y + fy[-1]) * fx.size + x, fx.size * fy.size)
+            places.append(place.reshape(len(self.bins), -1))
+        return np.array(places, np.int32)
+
+    @cached_property
     def moments(self):
         """Middles (K, 2) and widths (K,) of the Gaussians that have the moments of the windows."""
         line = np.linspace(-1, 1, 401)
@@ -99,8 +114,8 @@ def _ring(distance):
     return np.concatenate([np.zeros((1, 2)), around])
 
 
-TILES = Layout(width=0.26, centres=_ring(0.55), spacing=1.0, highest=16.0, weight=0.29)
-WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.22)
+TILES = Layout(width=0.26, centres=_ring(0.55), spacing=1.0, highest=16.0, weight=0.33)
+WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.25)
 LAYOUTS = (TILES, WHOLE)
 
 

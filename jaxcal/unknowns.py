@@ -25,7 +25,7 @@ STRENGTH_SD = 0.2  # of the film from frame to frame, log power
 NOISE = (-0.7, -0.4, 0.0), (1.5, 0.5, 0.3)  # polynomial of the log noise: mean, the first
 # counted from the tiles' lowest power at high frequencies, which holds some signal; sd
 FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
-HALO = 0.015, 0.7  # share of the power in the wings: mean, sd of log
+HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of log
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 
