@@ -30,6 +30,7 @@ FEWEST = 2  # frames from which on the spectra are refined: one does not hold th
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 STARTS = 6  # modes of EM at most that the refinement starts from
+MORE_STARTS = 16  # single candidates it starts from too, divided by the frames
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
                          spectra=images, rejected_frames=tuple(rejected))
-        starts = [refine.resume(problem, before.refinement)]
+        starts = refine.resume(problem, before.refinement)
     else:
         share = 0.5 if goes_on else 1.0
         data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
@@ -256,7 +257,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             report(told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
         starts = goes_on and [
-            unknowns.start(problem, STATES, state) for state in _basins(result, data, series)]
+            unknowns.start(problem, STATES, state) for state in _starts(result, data, series)]
     if goes_on:
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
@@ -270,12 +271,15 @@ def _columns(knob_names):
     return [STATES.index(knob_names[k]) for k in known], known
 
 
-def _basins(result, data, series):
-    """Mean state (7,) of each mode of EM, the largest first."""
+def _starts(result, data, series):
+    """States (7,) the refinement starts from: the mean of each mode of EM, the largest first, and,
+    where few frames leave the second order open, some candidates at random."""
     columns, _ = _columns(series.knob_names)
     positions = np.asarray(result.candidates.positions, float)
-    return [positions[chosen, : len(STATES)].mean(0)
-            for chosen in modes.members(positions[:, columns])[:STARTS]]
+    means = [positions[chosen, : len(STATES)].mean(0)
+             for chosen in modes.members(positions[:, columns])[:STARTS]]
+    more = np.random.default_rng(0).choice(len(positions), MORE_STARTS // len(series))
+    return [*means, *positions[more, : len(STATES)]]
 
 
 def _summary(result, data, series, good, rejected, latents, images) -> Estimate:

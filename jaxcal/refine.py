@@ -34,8 +34,10 @@ from jaxcal.unknowns import (
 LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
 NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
-GLANCE = 3  # steps after which the starts are compared
-BEHIND = 25.0  # log evidence by which a start must trail to be given up
+GLANCE = 6  # steps after which the starts are compared
+SLOW = 200.0  # log evidence by which a start must trail then to be given up
+BEHIND = 25.0  # the same for the end of a climb
+DOUBT = 10.0  # log evidence that it takes to believe that the knobs do not act as told
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
 ACTUATED = 6  # frames from which on the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
@@ -154,14 +156,17 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
     return here, False
 
 
-def resume(problem: Problem, before: Refinement) -> np.ndarray:
-    """z (Z,) where an earlier refinement of the same instrument ended; new frames have no
-    strength of their own yet."""
-    old, z = slices(before.problem), np.zeros(problem.active.size)
-    for name, place in slices(problem).items():
-        if name != "strength":
-            z[place] = before.solutions[0].point.z[old[name]]
-    return np.where(problem.active, z, 0.0)
+def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
+    """z (Z,) where an earlier refinement of the same instrument ended, for each of its solutions;
+    new frames have no strength of their own yet."""
+    old, starts = slices(before.problem), []
+    for solution in before.solutions:
+        z = np.zeros(problem.active.size)
+        for name, place in slices(problem).items():
+            if name != "strength":
+                z[place] = solution.point.z[old[name]]
+        starts.append(np.where(problem.active, z, 0.0))
+    return starts
 
 
 def log_evidence(point: Point, problem: Problem) -> float:
@@ -171,7 +176,7 @@ def log_evidence(point: Point, problem: Problem) -> float:
 
 
 def asks_for_actuator(point: Point, problem: Problem) -> bool:
-    """Whether the evidence would rise with actuator matrix and drift, to second order."""
+    """Whether the evidence would rise by DOUBT with actuator matrix and drift, to second order."""
     more = np.flatnonzero((flat(problem.sd) > 0) & ~problem.active)
     if not more.size or len(problem.weights) < ACTUATED:
         return False
@@ -180,7 +185,8 @@ def asks_for_actuator(point: Point, problem: Problem) -> bool:
     across = np.linalg.solve(f[np.ix_(active, active)], f[np.ix_(active, more)])
     curve = f[np.ix_(more, more)] - f[np.ix_(more, active)] @ across
     slope = point.gradient[more] - across.T @ point.gradient[active]
-    return 0.5 * slope @ np.linalg.solve(curve, slope) > 0.5 * np.linalg.slogdet(curve)[1]
+    rise = 0.5 * slope @ np.linalg.solve(curve, slope) - 0.5 * np.linalg.slogdet(curve)[1]
+    return rise > 0.5 * DOUBT  # the second order falls short of a long way
 
 
 def unfit(misfit, weights) -> np.ndarray:
@@ -196,23 +202,23 @@ def unfit(misfit, weights) -> np.ndarray:
 def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
-    All starts climb for GLANCE steps; those BEHIND the best are given up. Where the evidence asks
-    for the actuator matrix and the drift, they are estimated too. Frames that do not fit are set
-    aside and the climb goes on without them.
+    All starts climb for GLANCE steps; those that trail the best are given up. Where the evidence
+    asks for the actuator matrix and the drift, they are estimated too. Frames that do not fit are
+    set aside and the climb goes on without them.
     """
     report = progress or (lambda message, fraction: None)
     points = []
     for number, z in enumerate(starts):
         report(f"refine, start {number + 1} of {len(starts)}", 0.4 * number / len(starts))
         points.append(climb(problem, evaluate(z, problem), GLANCE)[0])
-    points = _front(points, problem)
+    points = _front(points, problem, SLOW)
     report("refine", 0.4)
     points = _front([climb(problem, point, steps)[0] for point in points], problem)
     wider = with_actuator(problem)
     if asks_for_actuator(points[0], problem):
         report("refine with the actuator matrix", 0.6)
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
-        if log_evidence(freed[0], wider) > log_evidence(points[0], problem):
+        if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
             points, problem = freed, wider
     report("frames that do not fit", 0.8)
     for _ in range(2):
@@ -231,12 +237,12 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
                       bool(np.all(problem.active[flat(problem.sd) > 0])))
 
 
-def _front(points, problem) -> list[Point]:
-    """Points whose evidence is not BEHIND, best first, one for each place."""
+def _front(points, problem, behind=BEHIND) -> list[Point]:
+    """Points whose evidence is not so far behind, best first, one for each place."""
     kept: list[Point] = []
     best = max(log_evidence(point, problem) for point in points)
     for point in sorted(points, key=lambda p: p.value):
-        if log_evidence(point, problem) < best - BEHIND:
+        if log_evidence(point, problem) < best - behind:
             continue
         if all((point.z - other.z) @ other.fisher @ (point.z - other.z) > 2 * point.z.size
                for other in kept):

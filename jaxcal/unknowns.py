@@ -95,13 +95,15 @@ def state_sd_nm(names) -> np.ndarray:
                      for n, name in zip(order, names, strict=True)])
 
 
+_films = jax.jit(jax.vmap(simulation.film_spectrum, (0, None)))
+
+
 @lru_cache(maxsize=16)
 def film_prior(unit_per_nm: float):
     """Mean (K,) and Cholesky factor (K, K) of the log power spectra of simulated films."""
     keys = jax.random.split(jax.random.key(0), 400)
-    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(key, jnp.float32(unit_per_nm))))
     power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
-                      for amplitude in np.asarray(draw(keys))])
+                      for amplitude in np.asarray(_films(keys, jnp.float32(unit_per_nm)))])
     return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(power.shape[1]))
 
 
