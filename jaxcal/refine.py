@@ -38,6 +38,8 @@ GLANCE = 6  # steps after which the starts are compared
 SLOW = 200.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 DOUBT = 10.0  # log evidence that it takes to believe that the knobs do not act as told
+USUAL = 0.01  # deviance per bin, beyond that of a frame that fits, that chance explains
+CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
 ACTUATED = 6  # frames from which on the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
@@ -189,6 +191,17 @@ def asks_for_actuator(point: Point, problem: Problem) -> bool:
     return rise > 0.5 * DOUBT  # the second order falls short of a long way
 
 
+def tempered(problem: Problem, point: Point) -> Problem:
+    """The problem with the frames' weights lowered by what the theory fails to explain.
+
+    An error e of log S leaves the deviance e^2/2 a bin and moves the gradient by e in CORRELATED
+    bins at once, where chance moves it by 1 in each: the variance grows by 1 + 2 CORRELATED misfit.
+    """
+    excess = max(0.0, float(np.median(point.misfit[problem.weights > 0])) - USUAL)
+    share = 1 / (1 + 2 * CORRELATED * excess)
+    return replace(problem, weights=np.where(problem.weights > 0, share, 0.0))
+
+
 def unfit(misfit, weights) -> np.ndarray:
     """Which frames (T,) do not fit: their deviance exceeds that of the others by MISFIT and by
     six of their standard deviations. Never half of the frames, and none of fewer than JUDGED."""
@@ -214,6 +227,9 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     points = _front(points, problem, SLOW)
     report("refine", 0.4)
     points = _front([climb(problem, point, steps)[0] for point in points], problem)
+    problem = tempered(problem, points[0])
+    points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
+    points = _front(points, problem)
     wider = with_actuator(problem)
     if asks_for_actuator(points[0], problem):
         report("refine with the actuator matrix", 0.6)
@@ -225,7 +241,8 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         bad = unfit(points[0].misfit, problem.weights)
         if np.array_equal(bad, problem.weights == 0):
             break
-        problem = replace(problem, weights=np.where(bad, 0.0, 1.0))
+        kept = problem.weights.max()
+        problem = replace(problem, weights=np.where(bad, 0.0, kept))
         points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
     ends = [climb(problem, point, 1) for point in _front(points, problem)]
     found = [solution(point, problem, settled) for point, settled in ends]
@@ -309,14 +326,14 @@ def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray
     pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
     pick = pick[:, active]
     before = np.trace(pick @ np.linalg.solve(fisher, pick.T))
-    gains = []
+    gains, share = [], problem.weights.max()
     for k, information in enumerate(_in_parallel(one, range(len(steps)))):
         keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
         slope = np.zeros((slopes.shape[1], point.z.size))
         slope[:, np.concatenate([np.arange(at), np.arange(at + frames, point.z.size)])] = (
             slopes[k][:, keep])
-        # the new frame's own strength is integrated out
-        own = slopes[k][:, at + k]
+        information = share * information
+        own = slopes[k][:, at + k]  # the new frame's own strength is integrated out
         moved = information @ own
         information = information - np.outer(moved, moved) / (1 + own @ moved)
         slope = slope[:, active]
