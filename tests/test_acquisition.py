@@ -1,5 +1,7 @@
 """The next knob step: closed form on a linear map, limits, better than chance on a curved one."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ import toys
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import acquisition, em
+from jaxcal.aberrations import indices
 from jaxcal.latent_map import Prediction
+from jaxcal.optics import Optics, edge_waves
 
 LINEAR = toys.Linear()
 PARAMETERS = em.initial_parameters(LINEAR.map, toys.experiment(np.zeros((1, 2)), np.zeros((1, 4))))
@@ -144,3 +148,45 @@ def test_types_are_kept():
         jax.random.key(0), low[0], jnp.ones(2, jnp.float32), low[1], low[2], LINEAR.map,
         np.array([True, True]), jnp.ones(2, jnp.float32), jnp.ones(2, jnp.float32)))
     assert step.dtype == jnp.float32 and step.shape == (2,)
+
+
+# The spectra's own choice
+
+
+def test_trial_states_are_line_foci_in_waves():
+    """|C10| between a fifth of FAR and FAR waves, |C12| up to LINE_FOCUS of it, for any optics."""
+    names = ("C10", "C12a", "C12b", "C21a")
+    for optics in (Optics(200.0, 20.0, 0.2), Optics(300.0, 30.0, 0.3)):
+        states = acquisition.refined_trials(jax.random.key(0), names, optics)
+        assert states.shape == (acquisition.REFINED_TRIALS, 4)
+        waves = states * edge_waves(optics)[indices(names)]
+        defocus = np.abs(waves[:, 0])
+        assert np.all(defocus <= acquisition.FAR) and np.all(defocus >= 0.2 * acquisition.FAR)
+        assert (waves[:, 0] > 0).any() and (waves[:, 0] < 0).any()
+        ratio = np.hypot(*waves[:, 1:3].T) / defocus
+        assert np.all(ratio <= acquisition.LINE_FOCUS) and ratio.max() > 1.0
+        assert 0.5 < waves[:, 3].std() / acquisition.ASIDE < 1.5
+    only = acquisition.refined_trials(jax.random.key(0), ("C30",), Optics(200.0, 20.0, 0.2))
+    assert only.shape == (acquisition.REFINED_TRIALS, 1)
+
+
+def test_the_step_of_the_largest_gain_is_taken(monkeypatch):
+    """Gains averaged over two solutions by their weights; knobs clipped to their limits."""
+    optics = Optics(200.0, 20.0, 0.2)
+    asked = []
+
+    def step_gain(steps, tolerance_nm, problem, point):
+        asked.append(steps)
+        return point * steps[:, 0]  # the second solution would go the other way
+
+    monkeypatch.setattr(acquisition.refine, "step_gain", step_gain)
+    solutions = tuple(SimpleNamespace(tuned_knobs_nm=np.array([u, 0.0]), point=p)
+                      for u, p in ((50.0, 1.0), (-50.0, -1.0)))
+    refinement = SimpleNamespace(
+        problem=SimpleNamespace(knob_names=("C10", "C12a"), optics=optics),
+        solutions=solutions, weights=np.array([0.8, 0.2]))
+    limit = np.array([100.0, 20.0])
+    step = acquisition.refined_step(jax.random.key(1), refinement, np.ones(2), limit)
+    assert_array_equal(asked[0], asked[1])
+    assert np.all(np.abs(asked[0]) <= limit)
+    assert step[0] == asked[0][:, 0].max() == 100.0

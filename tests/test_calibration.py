@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, estimation, spectra
 from jaxcal import model as models
@@ -354,6 +355,67 @@ def test_within_needs_narrow_knobs_and_one_mode():
                                modes=(SimpleNamespace(weight=weight),))
 
     limits = np.array([1.0, 10.0])
-    assert calibration.within(known([0.9, 9.0], 0.99), limits)
-    assert not calibration.within(known([0.9, 11.0], 0.99), limits)
-    assert not calibration.within(known([0.9, 9.0], 0.9), limits)
+    assert calibration.within(known([0.35, 3.5], 0.99), limits)
+    assert not calibration.within(known([0.35, 5.0], 0.99), limits)
+    assert not calibration.within(known([0.35, 3.5], 0.9), limits)
+
+
+def test_within_is_the_joint_probability():
+    """Two independent knobs, each inside with p: both with p^2, CONFIDENCE asked for."""
+    def at(sd):
+        return SimpleNamespace(tuned_covariance_nm2=sd**2 * np.eye(2),
+                               modes=(SimpleNamespace(weight=1.0),))
+
+    edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(calibration.CONFIDENCE))
+    assert calibration.within(at(0.95 * edge), np.ones(2))
+    assert not calibration.within(at(1.05 * edge), np.ones(2))
+
+
+# The refinement
+
+
+@pytest.fixture(scope="module")
+def refined(series, model):
+    return calibration.estimate(series, model, settings=QUICK)
+
+
+def test_the_refined_answer_is_narrower_and_right(refined, answer):
+    error = refined.x0_nm - list(TRUTH.values())
+    sd, before = (np.sqrt(np.diag(one.covariance_nm2)) for one in (refined, answer))
+    assert np.all(np.abs(error) < 4 * sd) and np.all(sd < 0.7 * before)
+    assert refined.converged and refined.message.startswith("refined on the spectra of 4 frames")
+    assert refined.refinement is not None and answer.refinement is None
+    assert_array_equal(refined.latents, answer.latents)
+
+
+def test_one_frame_is_left_to_the_latents(series, model):
+    only = calibration.estimate(series.select([0]), model, settings=QUICK)
+    assert only.refinement is None and not only.converged
+
+
+def test_any_coefficient_may_be_a_knob(model):
+    """C30 turned and hidden: the latents know nothing of it, the spectra do."""
+    names, hidden = ("C10", "C12a", "C30"), {"C10": 40.0, "C12a": -30.0, "C30": 2500.0}
+    bench = SimulatedMicroscope(hidden_nm=hidden, knob_names=names, seed=5)
+    steps = np.array([[0, 0, 0], [50, 60, 0], [-120, 90, -8e3], [30, -110, 8e3]])
+    frames = []
+    for step in steps:
+        bench.set(step)
+        frames.append(bench.acquire())
+    odd = Series(np.stack(frames), steps, names, bench.optics, "odd.h5")
+    found = calibration.estimate(odd, model, settings=QUICK)
+    sd = np.sqrt(np.diag(found.covariance_nm2))
+    assert np.all(np.abs(found.x0_nm - list(hidden.values())) < 4 * sd)
+    assert sd[2] < 1500.0 and sd[0] < 5.0
+
+
+def test_the_refined_loop_steps_inside_its_limits(model):
+    """Four frames: the second by the latents, the others by the spectra; nothing beyond limits."""
+    run = calibration.calibrate(microscope(), frames=4, tolerance_nm=0.01, model=model,
+                                settings=QUICK)
+    assert len(run.series) == 4 and run.history[0].refinement is None
+    assert all(one.refinement is not None for one in run.history[1:])
+    assert np.all(np.abs(run.series.knobs_nm) <= calibration.KNOB_LIMIT_NM[1])
+    left = run.applied_knobs_nm + list(TRUTH.values())
+    sd = np.sqrt(np.diag(run.history[-1].tuned_covariance_nm2))
+    assert np.all(np.abs(left) < 4 * sd) and np.all(sd < 3.0)

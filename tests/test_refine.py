@@ -1,0 +1,244 @@
+"""The refinement on series made by the theory itself: the truth is known and the model is right."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxcal import aberrations, hologram, refine, tiles, unknowns
+from jaxcal.optics import Optics
+
+OPTICS = Optics(200.0, 20.0, 0.19)
+KNOBS = ("C10", "C12a", "C12b")
+TRUTH = {"C10": 60.0, "C12a": -45.0, "C12b": 30.0, "C21a": 80.0, "C23b": -60.0}
+STEPS = np.array([[0, 0, 0], [60, 40, -50], [-130, 20, -20], [30, -60, 90], [-20, 110, 40],
+                  [90, 60, 70], [-60, -70, -10], [40, -20, -110.0]])
+
+
+def blank(steps=STEPS):
+    power = tuple(np.full((len(layout.centres), len(layout.bins)), 3e-6, np.float32)
+                  for layout in tiles.LAYOUTS)
+    measured = unknowns.Measured(
+        (power,) * len(steps), steps, np.arange(float(len(steps))), float(len(steps) - 1))
+    return unknowns.problem(measured, KNOBS, OPTICS, 108.0)
+
+
+def expected(z, problem):
+    """Expected spectra of every frame."""
+    phases, physics, _ = unknowns.frames_of(z, problem)
+    places = tuple(aberrations.indices(problem.free).tolist())
+    return [tuple(
+        np.stack([np.asarray(hologram.spectrum(
+            np.float32(p), made, hologram.lay_out(
+                np.float32(p), places, made, np.float32(centre), np.float32(width), layout),
+            layout)) for centre, width in zip(*layout.moments, strict=True)])
+        for layout in tiles.LAYOUTS) for p, made in zip(phases, physics, strict=True)]
+
+
+def made(truth=None, steps=STEPS, seed=0, gain=None):
+    """A problem whose spectra the theory made, and the z that made them. Neighbouring bins are
+    independent here, so that the likelihood sees about three times the information it counts on.
+    """
+    problem = blank(steps)
+    state = TRUTH if truth is None else truth
+    z = unknowns.start(problem, tuple(state), list(state.values()))
+    if gain is not None:
+        z[unknowns.slices(problem)["gain"]] = np.ravel((gain - np.eye(3)) / problem.sd.gain)
+    random = np.random.default_rng(seed)
+    power = tuple(tuple((p * random.exponential(size=p.shape)).astype(np.float32) for p in frame)
+                  for frame in expected(z, unknowns.with_actuator(problem)))
+    return replace(problem, measured=problem.measured._replace(power=power)), z
+
+
+@pytest.fixture(scope="module")
+def series():
+    return made(steps=STEPS[:5])
+
+
+@pytest.fixture(scope="module")
+def found(series):
+    problem, z = series
+    start = z.copy()
+    start[:7] += np.array([8, -8, 6, 100, -80, 60, 90.0]) / problem.sd.state[:7]
+    return refine.solve(problem, [start])
+
+
+def test_the_truth_is_found_within_the_width(series, found):
+    best = found.solutions[0]
+    error = best.x0_nm - [TRUTH[name] for name in KNOBS]
+    sd = np.sqrt(np.diag(best.covariance_nm2))
+    assert np.all(np.abs(error) < 3 * sd) and np.all(sd < 2.0) and np.all(sd > 0.1)
+    assert best.settled and found.weights[0] > 0.99
+    assert found.unfit == () and not found.with_actuator
+    assert_array_equal(best.tuned_knobs_nm, -best.x0_nm)
+    assert_array_equal(best.tuned_covariance_nm2, best.covariance_nm2)
+
+
+def test_the_end_is_a_top(found):
+    """Newton's step from there is a small part of the width."""
+    point, active = found.solutions[0].point, np.flatnonzero(found.problem.active)
+    fisher = point.fisher[np.ix_(active, active)]
+    step = np.linalg.solve(fisher, point.gradient[active])
+    assert step @ fisher @ step < 2 * refine.SETTLED + refine.NOISE_OF_GRIDS
+
+
+def test_the_gradient_is_that_of_the_value(series):
+    """Along random directions of all but the state, by differences. The state also moves the trust
+    in the windows, which is a weight and not part of the likelihood: it has no gradient.
+    """
+    problem, z = series
+    random, shape = np.random.default_rng(2), unknowns.slices(problem)["film"].start
+    for _ in range(3):
+        way = np.where(problem.active, random.standard_normal(z.size), 0.0)
+        way[:shape] = 0.0
+        way *= 0.1 / np.linalg.norm(way)
+        ahead, behind = (refine.evaluate(z + sign * way, problem) for sign in (1, -1))
+        slope = 0.5 * (ahead.gradient + behind.gradient) @ way
+        scale = np.sqrt(way @ ahead.fisher @ way)
+        assert abs(0.5 * (ahead.value - behind.value) - slope) < 0.03 * scale + 0.02
+
+
+def test_one_frame_leaves_the_mirror_image():
+    """Frame 0 alone: x and -x explain it equally well, except for what C30 breaks."""
+    problem, z = made(steps=STEPS[:1])
+    other = z.copy()
+    other[: len(problem.free)] *= -1
+    found = refine.solve(problem, [z, other])
+    assert len(found.solutions) == 2
+    assert_allclose(found.weights, 0.5, atol=0.3)
+    first, second = (s.x0_nm for s in found.solutions)
+    assert_allclose(first, -second, atol=5.0)
+
+
+def test_a_second_frame_decides():
+    problem, z = made(steps=STEPS[:2])
+    other = z.copy()
+    other[: len(problem.free)] *= -1
+    found = refine.solve(problem, [other, z])
+    assert found.weights[0] > 0.99
+    assert np.all(np.abs(found.solutions[0].x0_nm - [60, -45, 30]) < 15)
+
+
+def test_a_stale_frame_is_set_aside_and_named():
+    """Frame 3 shows the state of frame 2."""
+    problem, z = made(steps=STEPS[:6])
+    power = list(problem.measured.power)
+    power[3] = made(steps=STEPS[[2, 2]], seed=5)[0].measured.power[0]
+    stale = replace(problem, measured=problem.measured._replace(power=tuple(power)))
+    found = refine.solve(stale, [z])
+    assert found.unfit == (3,)
+    assert found.problem.weights[3] == 0 and np.all(found.problem.weights[:3] > 0)
+    error = found.solutions[0].x0_nm - [60, -45, 30]
+    assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(found.solutions[0].covariance_nm2)))
+
+
+@pytest.mark.slow
+def test_knobs_that_act_otherwise_are_found_out():
+    """C10 moves 15 % too far, C12a 10 % short. With exact knobs nothing is asked for."""
+    gain = np.diag([1.15, 0.9, 1.0])
+    problem, z = made(gain=gain)
+    start = np.where(problem.active, z, 0.0)
+    found = refine.solve(problem, [start])
+    assert found.with_actuator
+    best = found.solutions[0]
+    assert_allclose(np.diag(best.gain), [1.15, 0.9, 1.0], atol=0.04)
+    wanted = -np.linalg.solve(gain, [60, -45, 30.0])
+    error = best.tuned_knobs_nm - wanted
+    assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(best.tuned_covariance_nm2)))
+    exact, z = made()
+    assert not refine.solve(exact, [z]).with_actuator
+
+
+def test_widths_of_the_tuning_setting_are_propagated(found):
+    """u = -G^-1 (x0 + t d): the covariance is J C J^T with J by differences in z."""
+    wide = unknowns.with_actuator(found.problem)
+    point = refine.evaluate(found.solutions[0].point.z, wide)
+    made_ = refine.solution(point, wide, True)
+    part, active = unknowns.slices(wide), np.flatnonzero(wide.active)
+
+    def tuned(z):
+        values = unknowns.decode(z, wide)
+        rows = [wide.free.index(name) for name in KNOBS]
+        return -np.linalg.solve(np.eye(3) + values.gain,
+                                values.state[rows] + wide.measured.last * values.drift)
+
+    columns = []
+    for k in active:
+        step = np.zeros(point.z.size)
+        step[k] = 1e-4
+        columns.append((tuned(point.z + step) - tuned(point.z - step)) / 2e-4)
+    jacobian = np.array(columns).T
+    covariance = np.linalg.inv(point.fisher[np.ix_(active, active)])
+    assert_allclose(made_.tuned_covariance_nm2, jacobian @ covariance @ jacobian.T, rtol=1e-5)
+    assert np.all(np.diag(made_.tuned_covariance_nm2) > np.diag(made_.covariance_nm2))
+    assert part["drift"].stop == point.z.size
+
+
+def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found):
+    """One more frame there, its strength unknown too: the traces of both inverse informations."""
+    problem, point = found.problem, found.solutions[0].point
+    steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
+    gains = refine.step_gain(steps, tolerance, problem, point)
+    part = unknowns.slices(problem)["strength"]
+    for step, gain in zip(steps, gains, strict=True):
+        measured = problem.measured
+        longer = unknowns.problem(measured._replace(
+            power=(*measured.power, measured.power[0]), knobs=np.vstack([measured.knobs, step]),
+            number=np.append(measured.number, measured.last + 1)), KNOBS, OPTICS, 108.0)
+        longer = replace(longer, mean=longer.mean._replace(noise=problem.mean.noise),
+                         weights=np.append(problem.weights, problem.weights.max()))
+        z = np.insert(point.z, part.stop, 0.0)
+        fisher = refine.evaluate(z, longer).fisher
+        variance = []
+        for full, chosen in ((point.fisher, problem.active), (fisher, longer.active)):
+            active = np.flatnonzero(chosen)
+            inverse = np.linalg.inv(full[np.ix_(active, active)])
+            variance.append(np.sum(
+                np.diag(inverse)[:3] * (problem.sd.state[:3] / tolerance) ** 2))
+        assert_allclose(gain, variance[0] - variance[1], rtol=1e-3)
+
+
+def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
+    longer, _ = made()
+    starts = refine.resume(longer, found)
+    assert len(starts) == len(found.solutions)
+    old, new = unknowns.slices(found.problem), unknowns.slices(longer)
+    z = found.solutions[0].point.z
+    assert_array_equal(starts[0][new["state"]], z[old["state"]])
+    assert_array_equal(starts[0][new["film"]], z[old["film"]])
+    assert_array_equal(starts[0][new["strength"]], 0.0)
+
+
+def test_which_frames_do_not_fit():
+    usual = np.array([0.01, 0.0, 0.02, 0.01, 0.0, 0.01])
+    off = usual + np.array([0, 0, 0, 0, 0.3, 0])
+    assert_array_equal(refine.unfit(off, np.ones(6)), [0, 0, 0, 0, 1, 0])
+    assert not refine.unfit(usual, np.ones(6)).any()
+    assert not refine.unfit(off[3:], np.ones(3)).any()  # too few to judge
+    half = usual + np.array([0.3, 0.4, 0.5, 0, 0, 0])
+    assert not refine.unfit(half, np.ones(6)).any()  # never half of them
+
+
+def test_misfit_lowers_the_weights():
+    """1/(1 + 2 n m) with the median misfit m beyond the usual; frames set aside stay so."""
+    problem = replace(blank(STEPS[:3]), weights=np.array([1.0, 0.0, 1.0]))
+    point = refine.Point(np.zeros(1), 0.0, np.zeros(1), np.eye(1), np.array([0.03, 9.0, 0.05]))
+    share = 1 / (1 + 2 * refine.CORRELATED * (0.04 - refine.USUAL))
+    assert_allclose(refine.tempered(problem, point).weights, [share, 0.0, share])
+    good = point._replace(misfit=np.zeros(3))
+    assert_array_equal(refine.tempered(problem, good).weights, [1.0, 0.0, 1.0])
+
+
+def test_frame_terms_of_a_frame_that_fits():
+    """P = S: the gradient vanishes, the deviance is minus Euler's constant and 0 per bin."""
+    problem = blank(STEPS[:1])
+    z = unknowns.start(problem, tuple(TRUTH), list(TRUTH.values()))
+    phases, physics, _ = unknowns.frames_of(z, problem)
+    power = expected(z, problem)[0]
+    places = tuple(aberrations.indices(problem.free).tolist())
+    deviance, gradient, fisher, bins = refine.frame_terms(
+        jnp.float32(phases[0]), physics[0], power, places)
+    assert_allclose(deviance / bins, -refine.EULER, atol=1e-3)
+    assert np.all(np.abs(gradient) < 1e-3 * np.sqrt(np.diag(fisher) * bins))
