@@ -2,9 +2,12 @@
 
     python -m benchmarks [--only NAME] [--json out.json] [--device cpu|gpu]   speed
     python -m benchmarks.closed_loop                                          tuning, simulated
+    python -m benchmarks.coverage                                             widths, bound
+    python -m benchmarks.steps                                                choosing steps
+    python -m benchmarks.bound                                                theory and simulator
     python -m benchmarks.reality --folder FOLDER                              another simulator
 
-The last two write ``benchmarks/results/`` and their tables in ``docs/results.md``.
+All but the first write ``benchmarks/results/`` and their tables in ``docs/results.md``.
 """
 
 import os

@@ -159,14 +159,20 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
 
 
 def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
-    """z (Z,) where an earlier refinement of the same instrument ended, for each of its solutions;
-    new frames have no strength of their own yet."""
-    old, starts = slices(before.problem), []
+    """z (Z,) where an earlier refinement of the same instrument ended, for each of its solutions.
+
+    New frames have no strength of their own yet; a coefficient that has come to matter since, with
+    a new measure of the aperture, starts at its prior's mean.
+    """
+    old, new, starts = slices(before.problem), slices(problem), []
     for solution in before.solutions:
-        z = np.zeros(problem.active.size)
-        for name, place in slices(problem).items():
-            if name != "strength":
-                z[place] = solution.point.z[old[name]]
+        z, ended = np.zeros(problem.active.size), solution.point.z
+        for name, place in new.items():
+            if name not in ("state", "strength"):
+                z[place] = ended[old[name]]
+        for place, name in enumerate(problem.free):
+            if name in before.problem.free:
+                z[place] = ended[before.problem.free.index(name)]
         starts.append(np.where(problem.active, z, 0.0))
     return starts
 
@@ -294,7 +300,7 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
 
 
 def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray:
-    """Expected fall of the sum of (variance of the tuning setting / tolerance^2) by one frame.
+    """Expected fall of the sum of (variance of the knobs' state / tolerance^2) by one frame.
 
     Args:
         steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).

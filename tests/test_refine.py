@@ -209,6 +209,14 @@ def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
     assert_array_equal(starts[0][new["state"]], z[old["state"]])
     assert_array_equal(starts[0][new["film"]], z[old["film"]])
     assert_array_equal(starts[0][new["strength"]], 0.0)
+    # at a larger angle more coefficients matter
+    wider = unknowns.problem(longer.measured, KNOBS, Optics(200.0, 30.0, 0.28), 108.0)
+    assert len(wider.free) > len(found.problem.free)
+    start = refine.resume(wider, found)[0]
+    for name in found.problem.free:
+        assert start[wider.free.index(name)] == z[found.problem.free.index(name)]
+    assert start.size == wider.active.size
+    assert start[wider.free.index("C34a")] == 0.0
 
 
 def test_which_frames_do_not_fit():
