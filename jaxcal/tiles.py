@@ -130,7 +130,8 @@ def tile_spectra(frame, disc: Disc) -> tuple[np.ndarray, ...]:
     column, row, radius, ellipticity = (np.float32(place) for place in disc)
     shift = np.float32(0.5 * (factor - 1))
     small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
-    return tuple(np.asarray(p) for p in _tile_spectra(binned(np.asarray(frame), factor), small))
+    power = _tile_spectra(binned(np.asarray(frame), factor), small)
+    return tuple(np.asarray(part, np.float32) for part in power)
 
 
 @jax.jit

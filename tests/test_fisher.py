@@ -73,7 +73,11 @@ def test_parameters_are_those_of_the_instrument():
 
 @pytest.mark.slow
 def test_the_simulator_and_the_theory_agree_on_the_information():
-    """Standard deviations of C10 ... C23b from one frame, nuisances known: within a third."""
+    """Standard deviations of C10 ... C23b from one frame, nuisances known: within a factor 1.5.
+
+    Two ways to the same number that share the windows alone. 32 films leave about a tenth of noise;
+    the theory's first order in the film and its Gaussian windows lose some of what is there.
+    """
     optics = Optics(200.0, 20.0, 0.2)
     per_nm = edge_phases(optics)
     made = simulation.draw_instrument(jax.random.key(4), per_nm, 1 / optics.length_unit_nm)
@@ -89,7 +93,7 @@ def test_the_simulator_and_the_theory_agree_on_the_information():
     state = aberrations.vector({"C10": 60.0, "C12a": -30.0, "C12b": 20.0, "C21a": 100.0})
     phases = jnp.asarray(state * per_nm, jnp.float32)
     found = np.asarray(fisher.of_frame(
-        jax.random.key(0), made, phases, places, Grid(192, 66.0), draws=64))[:7, :7]
+        jax.random.key(0), made, phases, places, Grid(192, 66.0), draws=32))[:7, :7]
 
     film = 2 * np.interp(hologram.KNOTS, specimen.KNOTS, np.asarray(made.log_amplitude))
     noise = float(jnp.log(jnp.pi / made.electrons))
@@ -104,4 +108,4 @@ def test_the_simulator_and_the_theory_agree_on_the_information():
                 phases[:7], physics, points, layout)[1])[:, :7]
             theory += layout.weight * slopes.T @ slopes
     ratio = np.sqrt(np.diag(np.linalg.inv(theory)) / np.diag(np.linalg.inv(found)))
-    assert np.all((ratio > 0.75) & (ratio < 1.33)), ratio
+    assert np.all((ratio > 0.8) & (ratio < 1.5)), ratio

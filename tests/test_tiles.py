@@ -51,7 +51,9 @@ def test_white_noise_gives_its_variance(layout):
 def test_a_grating_appears_at_its_frequency_with_the_width_of_the_window():
     x, y = grid()
     frame = jnp.asarray(100 * (1 + 0.1 * np.cos(2 * np.pi * (6 * x + 4 * y))))
-    for layout in tiles.LAYOUTS:
+    # the theory's G is a Gaussian of the window's second moment; the common taper makes that of the
+    # large window 0.06 wider in its flanks
+    for layout, off in zip(tiles.LAYOUTS, (0.04, 0.07), strict=True):
         power = np.asarray(tiles.power_spectra(frame, DISC, layout)[0])
         assert_allclose(layout.frequencies[power.argmax()], [6.0, 4.0])
         width = layout.moments[1][0]
@@ -59,7 +61,7 @@ def test_a_grating_appears_at_its_frequency_with_the_width_of_the_window():
         near = np.hypot(*away.T) < 1.2
         variance = 1 / (8 * np.pi**2 * width**2)
         expected = np.exp(-0.5 * (away[near] ** 2).sum(1) / variance)
-        assert_allclose(power[near] / power.max(), expected, atol=0.04)
+        assert_allclose(power[near] / power.max(), expected, atol=off)
 
 
 def test_offset_scale_and_dtype_of_the_counts():
