@@ -32,7 +32,17 @@ def load(name, path):
 load("benchmarks", ROOT / "benchmarks" / "__init__.py")
 
 from benchmarks import __main__ as speed  # noqa: E402
-from benchmarks import closed_loop, e_step, provenance, reality, simulate, timing  # noqa: E402
+from benchmarks import (  # noqa: E402
+    bound,
+    closed_loop,
+    coverage,
+    e_step,
+    provenance,
+    reality,
+    simulate,
+    steps,
+    timing,
+)
 
 figures = load("jaxcal_figures_script", ROOT / "scripts" / "figures.py")
 model_card = load("jaxcal_model_card_script", ROOT / "scripts" / "model_card.py")
@@ -295,3 +305,45 @@ def test_the_conventions_compute():
     failed, attempted = doctest.testfile(
         str(ROOT / "docs" / "conventions.md"), module_relative=False)
     assert attempted and not failed
+
+
+# widths, steps, bound -----------------------------------------------------------------------------
+
+
+def test_coverage_of_errors_that_are_as_wide_as_stated():
+    """Normal errors with the stated deviation: each level within four standard errors, ranks even,
+    and twice the error is found out."""
+    random = np.random.default_rng(0)
+
+    def rows(wide):
+        return [{"error_nm": (wide * random.standard_normal(7)).tolist(), "sd_nm": [1.0] * 7,
+                 "bound_nm": [0.8] * 7, "actuator": False, "unfit": 0, "seconds": 1.0}
+                for _ in range(400)]
+
+    good = coverage.summarise([*rows(1.0), {"failed": "dark"}])
+    assert good["instruments"] == 400 and good["failed"] == 1
+    for level in coverage.LEVELS:
+        allowed = 4 * np.sqrt(level * (1 - level) / 2800)
+        assert abs(good["coverage"][str(level)] - level) < allowed
+    assert min(good["ranks_chi2_p"]) > 1e-3
+    np.testing.assert_allclose(good["error_over_bound"], 1 / 0.8, rtol=0.15)
+    narrow = coverage.summarise(rows(2.0))
+    assert narrow["coverage"]["0.68"] < 0.45 and max(narrow["ranks_chi2_p"]) < 1e-3
+
+
+def test_steps_table_holds_the_medians(document):
+    runs = [{rule: {"error": [e, e / 2], "sd": [1.0, 0.5]} for rule in steps.RULES}
+            for e in (1.0, 2.0, 9.0)]
+    summary = steps.summarise(runs)
+    assert summary["chosen"] == {"error": [2.0, 1.0], "sd": [1.0, 0.5]}
+    page = steps.markdown({"summary": summary, "provenance": provenance.provenance()})
+    assert "| next step | 3 frames | 4 frames |" in page
+    assert "| chosen | 2.00 / 1.00 | 1.00 / 0.50 |" in page
+
+
+def test_states_of_the_bound_are_sampled_and_priors_bound_the_deviations():
+    made, phases = bound.case(0)
+    assert made.tail == 0.0 and phases.shape == (25,)
+    per_nm = bound.edge_phases(bound.simulated_optics())[:7]
+    nothing = bound._deviations(np.zeros((10, 10)), [1.0, 1.0])
+    np.testing.assert_allclose(nothing / per_nm, [150.0] * 3 + [400.0] * 4)
