@@ -184,7 +184,8 @@ def log_evidence(point: Point, problem: Problem) -> float:
 
 
 def asks_for_actuator(point: Point, problem: Problem) -> bool:
-    """Whether the evidence would rise by DOUBT with actuator matrix and drift, to second order."""
+    """Whether actuator matrix and drift are worth a climb: whether the evidence would rise by half
+    of DOUBT with them, to second order."""
     more = np.flatnonzero((flat(problem.sd) > 0) & ~problem.active)
     if not more.size or len(problem.weights) < ACTUATED:
         return False
