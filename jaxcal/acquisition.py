@@ -71,8 +71,8 @@ def next_step(key, candidates, weights, parameters, experiment, map_, is_knob, r
 
 
 REFINED_TRIALS = 48
-FAR = 20.0  # waves of C10 at the aperture's edge: largest offset from the tuning setting
-LINE_FOCUS = 1.2  # largest C12 of a trial, in units of its C10
+NEAR, FAR = 4.0, 20.0  # waves of C10 at the aperture's edge: offset from the tuning setting
+LINE_FOCUS = 0.4, 1.3  # C12 of a trial, in units of its C10
 SOLUTIONS = 3  # likeliest that a step is judged by
 ASIDE = 0.25  # waves: standard deviation of the other coefficients
 
@@ -86,8 +86,8 @@ def refined_trials(key, knob_names, optics):
     sign, far, ratio, azimuth, aside = jax.random.split(key, 5)
     count = (REFINED_TRIALS,)
     defocus = (jax.random.rademacher(sign, count, float)
-               * jax.random.uniform(far, count, float, 0.2 * FAR, FAR))
-    twofold = jnp.abs(defocus) * jax.random.uniform(ratio, count, float, 0.0, LINE_FOCUS)
+               * jnp.exp(jax.random.uniform(far, count, float, np.log(NEAR), np.log(FAR))))
+    twofold = jnp.abs(defocus) * jax.random.uniform(ratio, count, float, *LINE_FOCUS)
     angle = jax.random.uniform(azimuth, count, float, 0.0, 2 * jnp.pi)
     waves = ASIDE * jax.random.normal(aside, (*count, len(aberrations.NAMES)), float)
     first = jnp.stack([defocus, twofold * jnp.cos(angle), twofold * jnp.sin(angle)], 1)

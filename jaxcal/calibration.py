@@ -26,8 +26,8 @@ from jaxcal.series import Series, SeriesError
 
 __all__ = ["Calibration", "calibrate", "estimate", "within"]
 
-RESUMED = 6  # frames from which on the loop does not ask EM again before the verification
-CONFIDENCE = 0.98  # with which all knobs are to be within their limits
+RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
+CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate

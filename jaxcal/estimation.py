@@ -26,7 +26,6 @@ ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 DECIDED = 0.95  # weight of one mode above which the others are out
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
-FEWEST = 2  # frames from which on the spectra are refined: one does not hold the nuisances
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 STARTS = 6  # modes of EM at most that the refinement starts from
@@ -236,7 +235,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     radius, _ = camera_of(usable)
     optics = measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
-    goes_on = refined and not published and len(good) >= FEWEST
+    goes_on = refined and not published
     if goes_on:
         spectra_ = measured(usable, series, good)
         problem = unknowns.problem(spectra_, series.knob_names, optics, radius)

@@ -40,10 +40,12 @@ BEHIND = 25.0  # the same for the end of a climb
 DOUBT = 10.0  # log evidence that it takes to believe that the knobs do not act as told
 USUAL = 0.01  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
+UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
 ACTUATED = 6  # frames from which on the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 EULER = 0.5772156649
+BINS = sum(layout.weight * len(layout.centres) * len(layout.bins) for layout in tiles.LAYOUTS)
 
 
 class Point(NamedTuple):
@@ -119,7 +121,11 @@ def _in_parallel(function, items):
 
 
 def evaluate(z, problem: Problem) -> Point:
-    """The log posterior at z, with what Fisher scoring needs."""
+    """The log posterior at z, with what Fisher scoring needs.
+
+    Where the theory is not trusted it makes no misfit either; a state near focus would explain any
+    frame. Such windows are charged what the theory would fail by.
+    """
     phases, physics, slopes = frames_of(z, problem)
     places = tuple(aberrations.indices(problem.free).tolist())
 
@@ -131,7 +137,7 @@ def evaluate(z, problem: Problem) -> Point:
     misfit = np.zeros(len(phases))
     for k, terms in enumerate(_in_parallel(one, range(len(phases)))):
         misfit[k] = terms[0] / terms[3]
-        value += problem.weights[k] * terms[0]
+        value += problem.weights[k] * (terms[0] + UNTRUSTED * (BINS - terms[3]))
         gradient += problem.weights[k] * slopes[k].T @ terms[1]
         fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
     return Point(z, value, gradient, fisher, misfit)
@@ -301,14 +307,16 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
 
 
 def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray:
-    """Expected fall of the sum of (variance of the knobs' state / tolerance^2) by one frame.
+    """Expected fall of the sum of log(1 + variance of a knob's state / tolerance^2) by one frame.
 
     Args:
         steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
         point: where the climb of a solution ended.
 
     Returns:
-        (N,): A-optimality, from the Fisher information of a frame at each setting.
+        (N,), from the Fisher information of a frame at each setting. The logarithm keeps a knob
+        that is still far from known from drowning the others; near the tolerance it is
+        A-optimality.
     """
     active = np.flatnonzero(problem.active)
     fisher = point.fisher[np.ix_(active, active)]
@@ -332,7 +340,11 @@ def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray
     pick = np.zeros((len(rows), point.z.size))
     pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
     pick = pick[:, active]
-    before = np.trace(pick @ np.linalg.solve(fisher, pick.T))
+
+    def left(information):
+        return np.log1p(np.diag(pick @ np.linalg.solve(information, pick.T))).sum()
+
+    before = left(fisher)
     gains, share = [], problem.weights.max()
     for k, information in enumerate(_in_parallel(one, range(len(steps)))):
         keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
@@ -344,6 +356,5 @@ def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray
         moved = information @ own
         information = information - np.outer(moved, moved) / (1 + own @ moved)
         slope = slope[:, active]
-        after = np.linalg.solve(fisher + slope.T @ information @ slope, pick.T)
-        gains.append(before - np.trace(pick @ after))
+        gains.append(before - left(fisher + slope.T @ information @ slope))
     return np.array(gains)

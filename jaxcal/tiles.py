@@ -114,7 +114,7 @@ def _ring(distance):
     return np.concatenate([np.zeros((1, 2)), around])
 
 
-TILES = Layout(width=0.26, centres=_ring(0.55), spacing=1.0, highest=16.0, weight=0.35)
+TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.31)
 WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.265)
 LAYOUTS = (TILES, WHOLE)
 
