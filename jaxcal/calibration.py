@@ -117,7 +117,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                     np.concatenate([series.knobs_nm, stands[None]]), names, series.optics,
                     series.name)
     checked = infer(observations, longer, model, seed=seed, refined=refined, settings=settings,
-                    length=frames + 1, progress=_part_of(report, "verify", frames / (frames + 1)))
+                    length=frames + 1, before=_settled(history),
+                    progress=_part_of(report, "verify", frames / (frames + 1)))
     reached = within(answer, limits)
     holds, verdict = _verify(answer, checked, observations[-1].fault, limits)
     spent = "tuned to the tolerance" if reached else "frame budget spent before the tolerance"
@@ -187,9 +188,10 @@ def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
 def within(answer: Estimate, limits) -> bool:
     """Whether, once applied, all knobs are within their limits with CONFIDENCE.
 
-    By draws from the normal distribution of what the setting leaves, in one mode that is decided.
+    By draws from the normal distribution of what the setting leaves, in one mode that is decided
+    and at whose top the climb has come.
     """
-    if answer.modes[0].weight < DECIDED:
+    if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
         return False
     left = np.random.default_rng(0).multivariate_normal(
         np.zeros(len(limits)), answer.tuned_covariance_nm2, DRAWS, method="eigh")
@@ -202,6 +204,6 @@ def _tolerance(tolerance_nm, optics, names):
         return limits
     tolerance = np.broadcast_to(np.asarray(tolerance_nm, float), limits.shape)
     if not np.all(tolerance > 0):
-        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give the standard "
-                         "deviation in nm to stop at")
+        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give what may "
+                         "be left of each knob, in nm")
     return tolerance.copy()

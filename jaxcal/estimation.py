@@ -19,17 +19,15 @@ from jaxcal.optics import Optics, edge_waves
 from jaxcal.series import Series, SeriesError
 
 STATES = stream.KNOBS
-PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero
-SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
+PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero, for EM
 MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
-ACTUATOR_SD, CROSSTALK_SD = 0.1, 0.03  # where the actuator matrix is estimated
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 DECIDED = 0.95  # weight of one mode above which the others are out
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 STARTS = 6  # modes of EM at most that the refinement starts from
-MORE_STARTS = 16  # single candidates it starts from too, divided by the frames
+MORE_STARTS = 12  # single candidates it starts from too, divided by the frames
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,11 @@ def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False,
     sd = np.zeros((len(STATES),) * 2)
     if actuator:
         same = order[:, None] == order[None, :]
-        block = np.where(np.eye(len(STATES), dtype=bool), ACTUATOR_SD, CROSSTALK_SD * same)
+        block = np.where(np.eye(len(STATES), dtype=bool), unknowns.GAIN_SD,
+                         unknowns.CROSSTALK_SD * same)
         sd[np.ix_(columns, columns)] = block[np.ix_(columns, columns)]
     fields = (knobs, padded, noise, edge_waves(optics)[places], order + 1.0,
-              np.array([PRIOR_SD_NM[n] for n in order]), SCALE_SD, sd)
+              np.array([PRIOR_SD_NM[n] for n in order]), unknowns.SCALE_SD, sd)
     return em.Experiment(*(jnp.asarray(field, jnp.float32) for field in fields))
 
 
@@ -272,13 +271,18 @@ def _columns(knob_names):
 
 def _starts(result, data, series):
     """States (7,) the refinement starts from: the mean of each mode of EM, the largest first, and,
-    where few frames leave the second order open, some candidates at random."""
-    columns, _ = _columns(series.knob_names)
+    where few frames leave the second order open, some candidates at random. Frames of one setting
+    fit a state and its mirror image alike: both are started from."""
+    columns, known = _columns(series.knob_names)
     positions = np.asarray(result.candidates.positions, float)
     means = [positions[chosen, : len(STATES)].mean(0)
              for chosen in modes.members(positions[:, columns])[:STARTS]]
     more = np.random.default_rng(0).choice(len(positions), MORE_STARTS // len(series))
-    return [*means, *positions[more, : len(STATES)]]
+    starts = [*means, *positions[more, : len(STATES)]]
+    setting = np.zeros(len(STATES))
+    setting[columns] = series.knobs_nm[0, known]
+    same = np.all(series.knobs_nm == series.knobs_nm[0])
+    return [*starts, *(-state - 2 * setting for state in starts)] if same else starts
 
 
 def _summary(result, data, series, good, rejected, latents, images) -> Estimate:

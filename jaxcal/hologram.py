@@ -316,8 +316,8 @@ def second_order(power, columns, layout: tiles.Layout):
     """
     padded = jnp.append(power, 0.0)
     minus, plus = (padded[place] for place in layout.differences)
-    share = jnp.asarray(np.where(np.meshgrid(*layout.lines)[0].ravel() > 0, 1.0, 0.5), power.dtype)
-    return (layout.spacing**2 * share * (minus + plus)) @ columns
+    halves = jnp.asarray(layout.halves, power.dtype)
+    return (layout.spacing**2 * halves * (minus + plus)) @ columns
 
 
 def chosen(layout: tiles.Layout):
@@ -371,7 +371,7 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
                       jnp.concatenate([push_x, push_y], 1), layout)
     power, still, shapes = jnp.split(even, [1, 1 + count], axis=1)
     push_x, push_y = jnp.split(odd, 2, axis=1)
-    fx, fy = (jnp.asarray(line, dtype).ravel() for line in np.meshgrid(*layout.lines))
+    fx, fy = jnp.asarray(layout.plane, dtype)
     columns = jnp.concatenate(
         [power, still + fx[:, None] * push_x + fy[:, None] * push_y, shapes], 1)
     columns = jnp.where(power > 0, columns, 0.0)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, hologram, tiles
+from jaxcal import aberrations, hologram
 from jaxcal.unknowns import (
     STRENGTH_SD,
     Measured,
@@ -27,6 +27,7 @@ from jaxcal.unknowns import (
     decode,
     flat,
     frames_of,
+    glimpse,
     slices,
     with_actuator,
 )
@@ -34,8 +35,8 @@ from jaxcal.unknowns import (
 LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
 NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
-GLANCE = 6  # steps after which the starts are compared
-SLOW = 200.0  # log evidence by which a start must trail then to be given up
+GLANCE = 12  # steps on the lower frequencies after which the starts are compared
+SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 DOUBT = 10.0  # log evidence that it takes to believe that the knobs do not act as told
 USUAL = 0.01  # deviance per bin, beyond that of a frame that fits, that chance explains
@@ -45,7 +46,6 @@ MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the
 ACTUATED = 6  # frames from which on the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 EULER = 0.5772156649
-BINS = sum(layout.weight * len(layout.centres) * len(layout.bins) for layout in tiles.LAYOUTS)
 
 
 class Point(NamedTuple):
@@ -86,17 +86,17 @@ class Refinement(NamedTuple):
     with_actuator: bool
 
 
-@partial(jax.jit, static_argnames="places")
-def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...]):
+@partial(jax.jit, static_argnames=("places", "layouts"))
+def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...], layouts):
     """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher
     information (L, L), and the number of independent bins.
 
     Args:
-        phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of
-            ``tiles.LAYOUTS``.
+        phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of the
+            ``layouts``.
     """
     totals = 0.0, 0.0, 0.0, 0.0
-    for layout, measured in zip(tiles.LAYOUTS, power, strict=True):
+    for layout, measured in zip(layouts, power, strict=True):
         middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
 
         def window(args, layout=layout):
@@ -128,16 +128,18 @@ def evaluate(z, problem: Problem) -> Point:
     """
     phases, physics, slopes = frames_of(z, problem)
     places = tuple(aberrations.indices(problem.free).tolist())
+    bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
 
     def one(k):
-        terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places)
+        terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places,
+                            problem.layouts)
         return [np.asarray(term, float) for term in terms]
 
     value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
     misfit = np.zeros(len(phases))
     for k, terms in enumerate(_in_parallel(one, range(len(phases)))):
         misfit[k] = terms[0] / terms[3]
-        value += problem.weights[k] * (terms[0] + UNTRUSTED * (BINS - terms[3]))
+        value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
         gradient += problem.weights[k] * slopes[k].T @ terms[1]
         fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
     return Point(z, value, gradient, fisher, misfit)
@@ -228,18 +230,20 @@ def unfit(misfit, weights) -> np.ndarray:
 def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
-    All starts climb for GLANCE steps; those that trail the best are given up. Where the evidence
+    More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
+    best, or come to the same place, are given up. Where the evidence
     asks for the actuator matrix and the drift, they are estimated too. Frames that do not fit are
     set aside and the climb goes on without them.
     """
     report = progress or (lambda message, fraction: None)
-    points = []
-    for number, z in enumerate(starts):
-        report(f"refine, start {number + 1} of {len(starts)}", 0.4 * number / len(starts))
-        points.append(climb(problem, evaluate(z, problem), GLANCE)[0])
-    points = _front(points, problem, SLOW)
+    if len(starts) > 1:
+        rough, points = glimpse(problem), []
+        for number, z in enumerate(starts):
+            report(f"refine, start {number + 1} of {len(starts)}", 0.4 * number / len(starts))
+            points.append(climb(rough, evaluate(z, rough), GLANCE)[0])
+        starts = [point.z for point in _front(points, rough, SLOW)]
     report("refine", 0.4)
-    points = _front([climb(problem, point, steps)[0] for point in points], problem)
+    points = _front([climb(problem, evaluate(z, problem), steps)[0] for z in starts], problem)
     problem = tempered(problem, points[0])
     points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
     points = _front(points, problem)
@@ -271,9 +275,9 @@ def _front(points, problem, behind=BEHIND) -> list[Point]:
     """Points whose evidence is not so far behind, best first, one for each place."""
     kept: list[Point] = []
     best = max(log_evidence(point, problem) for point in points)
-    for point in sorted(points, key=lambda p: p.value):
+    for point in sorted(points, key=lambda p: -log_evidence(p, problem)):
         if log_evidence(point, problem) < best - behind:
-            continue
+            break
         if all((point.z - other.z) @ other.fisher @ (point.z - other.z) > 2 * point.z.size
                for other in kept):
             kept.append(point)
@@ -334,7 +338,8 @@ def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray
 
     def one(k):
         return np.asarray(frame_terms(
-            np.float32(phases[k]), physics[k], measured.power[0], places)[2], float)
+            np.float32(phases[k]), physics[k], measured.power[0], places,
+            problem.layouts)[2], float)
 
     rows = [problem.free.index(name) for name in problem.knob_names]
     pick = np.zeros((len(rows), point.z.size))

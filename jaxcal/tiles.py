@@ -7,7 +7,7 @@ and with them C10 and C12. Angles are counted from the disc's centre in aperture
 frequencies in cycles per aperture radius; no pixel is resampled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import jax
@@ -64,17 +64,27 @@ class Layout:
         return np.stack([fx[self.bins[:, 1]], fy[self.bins[:, 0]]], 1)
 
     @cached_property
+    def plane(self):
+        """(2, N) f_x, f_y of all frequencies of the lines, row by row of f_y."""
+        return np.stack([line.ravel() for line in np.meshgrid(*self.lines)])
+
+    @cached_property
+    def halves(self):
+        """(N,) 1, and 0.5 where f_x = 0: there both f and -f are among the frequencies."""
+        return np.where(self.plane[0] > 0, 1.0, 0.5)
+
+    @cached_property
     def wings(self):
         """(B, N) weights of the power at all frequencies in that at the bins: a kernel
         (1 + (f/WING)^2)^-2 of unit sum over the plane, mirrored at the origin."""
-        fx, fy = (line.ravel() for line in np.meshgrid(*self.lines))
+        fx, fy = self.plane
         bins = self.frequencies
 
         def kernel(x, y):
             return (1 + (x**2 + y**2) / WING**2) ** -2 * self.spacing**2 / (np.pi * WING**2)
 
         here, there = (kernel(bins[:, :1] - s * fx, bins[:, 1:] - s * fy) for s in (1, -1))
-        return np.where(fx > 0, 1.0, 0.5) * (here + there)
+        return self.halves * (here + there)
 
     @cached_property
     def differences(self):
@@ -117,6 +127,7 @@ def _ring(distance):
 TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.31)
 WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.265)
 LAYOUTS = (TILES, WHOLE)
+GLIMPSE = replace(TILES, highest=12.0)  # what decides between basins, a tenth of the work
 
 
 def tile_spectra(frame, disc: Disc) -> tuple[np.ndarray, ...]:

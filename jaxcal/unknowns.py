@@ -17,9 +17,9 @@ import numpy as np
 from jaxcal import aberrations, hologram, simulation, specimen, tiles
 from jaxcal.optics import Optics, edge_phases
 
-STATE_SD_NM = {1: 150.0, 2: 400.0}  # of the state with the knobs at zero, by order
+STATE_SD_NM = {1: 150.0, 2: 600.0}  # of the state with the knobs at zero, by order
 MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
-SCALE_SD = 0.01  # of the log semi-angle
+SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
 FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
 STRENGTH_SD = 0.2  # of the film from frame to frame, log power
 NOISE = (-0.7, -0.4, 0.0), (1.5, 0.5, 0.3)  # polynomial of the log noise: mean, the first
@@ -31,7 +31,7 @@ DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 
 
 class Measured(NamedTuple):
-    """What a series tells: power, T tuples of (K, B) for each of ``tiles.LAYOUTS``;
+    """What a series tells: power, T tuples of (K, B) for each layout of windows;
     knobs (T, P) nm; number (T,) of each frame in time; last: number of the last frame taken."""
 
     power: tuple
@@ -65,7 +65,8 @@ class Problem:
 
     measured, knob_names, optics; free: names of the F aberrations; mean, sd: prior of the
     unknowns; film_factor: (K, K) Cholesky factor of the film's prior; weights: (T,) of the
-    frames, 0 for one that is set aside; active: (Z,) which unknowns are estimated.
+    frames, 0 for one that is set aside; active: (Z,) which unknowns are estimated; layouts: of the
+    windows whose power is measured.
     """
 
     measured: Measured
@@ -77,6 +78,7 @@ class Problem:
     film_factor: np.ndarray
     weights: np.ndarray
     active: np.ndarray
+    layouts: tuple[tiles.Layout, ...] = tiles.LAYOUTS
 
 
 def free_aberrations(knob_names, optics: Optics) -> tuple[str, ...]:
@@ -132,6 +134,14 @@ def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float
     active = flat(sd._replace(gain=np.zeros_like(gain), drift=np.zeros(knobs))) > 0
     return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
                    active)
+
+
+def glimpse(problem: Problem) -> Problem:
+    """The problem with the tiles' lower frequencies alone, `tiles.GLIMPSE`."""
+    low = np.hypot(*tiles.TILES.frequencies.T) <= tiles.GLIMPSE.highest
+    power = tuple((frame[0][:, low],) for frame in problem.measured.power)
+    return replace(problem, measured=problem.measured._replace(power=power),
+                   layouts=(tiles.GLIMPSE,))
 
 
 def with_actuator(problem: Problem) -> Problem:

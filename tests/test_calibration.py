@@ -11,7 +11,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, estimation, spectra
+from jaxcal import (
+    ReplayMicroscope,
+    SimulatedMicroscope,
+    calibration,
+    em,
+    estimation,
+    spectra,
+    unknowns,
+)
 from jaxcal import model as models
 from jaxcal.aberrations import indices
 from jaxcal.microscopes.simulated import simulated_optics
@@ -183,10 +191,10 @@ def test_experiment_fills_what_is_no_knob():
     assert_array_equal(data.scale_power, [2, 2, 2, 3, 3, 3, 3])
     assert_array_equal(data.prior_sd, [150.0] * 3 + [400.0] * 4)
     sd = np.zeros((7, 7))
-    sd[2, 2] = sd[3, 3] = estimation.ACTUATOR_SD  # different orders do not mix
+    sd[2, 2] = sd[3, 3] = unknowns.GAIN_SD  # different orders do not mix
     assert_allclose(data.actuator_sd, sd)
     same = estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
-    assert_allclose(np.asarray(same.actuator_sd)[0, 2], estimation.CROSSTALK_SD)
+    assert_allclose(np.asarray(same.actuator_sd)[0, 2], unknowns.CROSSTALK_SD)
     assert not estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
     assert {leaf.dtype for leaf in data} == {np.dtype(np.float32)}
 
