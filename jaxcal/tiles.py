@@ -125,7 +125,7 @@ def _ring(distance):
 
 
 TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.31)
-WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.265)
+WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.2)
 LAYOUTS = (TILES, WHOLE)
 GLIMPSE = replace(TILES, highest=12.0)  # what decides between basins, a tenth of the work
 
