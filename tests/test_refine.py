@@ -247,6 +247,6 @@ def test_frame_terms_of_a_frame_that_fits():
     power = expected(z, problem)[0]
     places = tuple(aberrations.indices(problem.free).tolist())
     deviance, gradient, fisher, bins = refine.frame_terms(
-        jnp.float32(phases[0]), physics[0], power, places)
+        jnp.float32(phases[0]), physics[0], power, places, problem.layouts)
     assert_allclose(deviance / bins, -refine.EULER, atol=1e-3)
     assert np.all(np.abs(gradient) < 1e-3 * np.sqrt(np.diag(fisher) * bins))
