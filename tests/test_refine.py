@@ -177,7 +177,7 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
 
 
 def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found):
-    """One more frame there, its strength unknown too: the traces of both inverse informations."""
+    """One more frame there, its strength unknown too: log(1 + variance) of both."""
     problem, point = found.problem, found.solutions[0].point
     steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
     gains = refine.step_gain(steps, tolerance, problem, point)
@@ -191,13 +191,13 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found):
                          weights=np.append(problem.weights, problem.weights.max()))
         z = np.insert(point.z, part.stop, 0.0)
         fisher = refine.evaluate(z, longer).fisher
-        variance = []
+        open_ = []
         for full, chosen in ((point.fisher, problem.active), (fisher, longer.active)):
             active = np.flatnonzero(chosen)
             inverse = np.linalg.inv(full[np.ix_(active, active)])
-            variance.append(np.sum(
-                np.diag(inverse)[:3] * (problem.sd.state[:3] / tolerance) ** 2))
-        assert_allclose(gain, variance[0] - variance[1], rtol=1e-3)
+            open_.append(np.sum(np.log1p(
+                np.diag(inverse)[:3] * (problem.sd.state[:3] / tolerance) ** 2)))
+        assert_allclose(gain, open_[0] - open_[1], rtol=1e-3)
 
 
 def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
