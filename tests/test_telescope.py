@@ -45,6 +45,7 @@ def test_brightness_does_not_show_in_the_spectrum_but_defocus_does():
     assert np.abs(bright - sharp)[middle].max() < 0.5 < np.abs(soft - sharp)[middle].max()
 
 
+@pytest.mark.slow
 def test_state_of_a_telescope_that_the_simulation_only_resembles():
     """Each of three instruments: all within four standard deviations and 30 nm of rms wavefront
     (prior 50 nm), half of the errors within 10 nm. One image leaves the state and its mirror image.
