@@ -114,11 +114,12 @@ def identifiability(knobs_nm, knob_names, optics: Optics, *, x0_nm=None, sd_nm=N
     for _ in range(draws):
         z = np.where(problem.active, random.standard_normal(problem.active.size), 0.0)
         z[rows] = (middle + spread * random.standard_normal(len(names))) / problem.sd.state[rows]
-        covariance, against = one_draw(z, problem)
+        covariance, log_odds = one_draw(z, problem)
         deviations.append(np.sqrt(np.diag(covariance)))
-        odds.append(against)
-    told = Identifiability(names, np.mean(deviations, 0), np.max(deviations, 0), limits, min(odds),
-                           min(odds) >= SIGN_ODDS, False, "")
+        odds.append(log_odds)
+    against = float(min(odds))
+    told = Identifiability(names, np.mean(deviations, 0), np.max(deviations, 0), limits, against,
+                           against >= SIGN_ODDS, False, "")
     decides = told.sign_decided and bool(np.all(told.ratio <= WITHIN))
     return replace(told, decides=decides, message=_message(told, knobs))
 
