@@ -63,7 +63,7 @@ def maps(model):
 
 def series(model, map_, seed: int, frames=FRAMES):
     """State (2,) nm, and the experiment of frames at random settings of two knobs; the latents are
-    drawn from the process of ``map_``, or the simulated map's with noise."""
+    drawn from the process of ``map_``, or from the simulated map without its gap."""
     random = np.random.default_rng([seed, 3])
     x0 = random.uniform(-80, 80, 2)
     knobs = STEP_NM * random.uniform(-1, 1, (frames, 2))
@@ -72,15 +72,17 @@ def series(model, map_, seed: int, frames=FRAMES):
     data = estimation.experiment(blank, knobs, PAIR, simulated_optics())
     start = jnp.zeros(len(SEVEN) + 1).at[:2].set(x0)
     states = em.states(start, em.initial_parameters(model.map, data), data)
-    if map_ is model.map:
-        mean = np.asarray(jax.vmap(lambda x: map_.predict(x).mean)(states), float)
+    normal = random.standard_normal((2, *blank.shape))
+    if map_ is model.map:  # with its own noise
+        mean, whitening = (np.asarray(part, float) for part in jax.vmap(
+            lambda x: (map_.predict(x).mean, map_.predict(x).whitening))(states))
+        latents = mean + np.linalg.solve(whitening, normal[0][..., None])[..., 0]
     else:
         places = latent_map.kernel_coordinates(states, jnp.asarray(map_.scale))
         kernel = latent_map.gap_kernel(map_.prior.mean, jnp.asarray(map_.signs))
         values, axes = np.linalg.eigh(np.asarray(kernel(places, places), float))
-        mean = (axes * np.sqrt(np.clip(values, 0.0, None))) @ random.standard_normal(blank.shape)
-    noisy = mean + NOISE * random.standard_normal(mean.shape)
-    return x0, data._replace(latents=jnp.asarray(noisy, jnp.float32))
+        latents = axes * np.sqrt(np.clip(values, 0.0, None)) @ normal[0] + NOISE * normal[1]
+    return x0, data._replace(latents=jnp.asarray(latents, jnp.float32))
 
 
 def grid():
