@@ -5,6 +5,8 @@
     python -m benchmarks.coverage                                             widths, bound
     python -m benchmarks.steps                                                choosing steps
     python -m benchmarks.bound                                                theory and simulator
+    python -m benchmarks.identifiability                                      what can be known
+    python -m benchmarks.nuts                                                 EM and a sampler
     python -m benchmarks.reality --folder FOLDER                              another simulator
 
 All but the first write ``benchmarks/results/`` and their tables in ``docs/results.md``.

@@ -21,6 +21,8 @@ _HOME = {
     "Mode": "jaxcal.estimation",
     "estimate": "jaxcal.estimation",
     "calibrate": "jaxcal.calibration",
+    "Identifiability": "jaxcal.identification",
+    "identifiability": "jaxcal.identification",
     "Microscope": "jaxcal.microscopes",
     "SimulatedMicroscope": "jaxcal.microscopes",
     "ReplayMicroscope": "jaxcal.microscopes",
@@ -30,6 +32,7 @@ _HOME = {
 __all__ = [
     "Calibration",
     "Estimate",
+    "Identifiability",
     "Microscope",
     "Mode",
     "Optics",
@@ -40,6 +43,7 @@ __all__ = [
     "calibrate",
     "convert",
     "estimate",
+    "identifiability",
     "quarter_pi_limits_nm",
     "read_series",
     "wave_aberration",
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from jaxcal.aberrations import wave_aberration
     from jaxcal.calibration import Calibration, calibrate
     from jaxcal.estimation import Estimate, Mode, estimate
+    from jaxcal.identification import Identifiability, identifiability
     from jaxcal.microscopes import Microscope, ReplayMicroscope, SimulatedMicroscope
     from jaxcal.notations import convert
     from jaxcal.optics import Optics, quarter_pi_limits_nm

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, em
+from jaxcal import acquisition, em, identification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -59,7 +59,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
     Args:
         microscope: a `jaxcal.Microscope`.
-        frames: at most so many, the verification not counted.
+        frames: at most so many, the verification not counted; two at least.
         tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
             where None. The loop stops where all knobs are within with CONFIDENCE.
         model, seed, refined, progress: as of `estimate`.
@@ -69,15 +69,16 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         `Calibration`; the knobs stand at ``applied_knobs_nm``.
 
     Raises:
-        ValueError: no frame budget, unknown knobs, or no frame that could be used.
+        ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs, or
+            no frame that could be used.
     """
-    if frames < 1:
-        raise ValueError(f"frames should be at least 1, got {frames}: give a frame budget")
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
     names = tuple(microscope.knob_names)
     if not refined:
         check_knobs(names, getattr(microscope, "name", None))
+    identification.check_loop(frames, [knob_limit_nm(n) for n in ORDER[indices(names)]], names,
+                              microscope.optics)
     limits = _tolerance(tolerance_nm, microscope.optics, names)
     settings = settings or START
     key = jax.random.key(seed)
@@ -101,7 +102,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                        length=frames + 1, before=_settled(history),
                        progress=_part_of(report, f"frame {number + 1}", number / (frames + 1)))
         history.append(answer)
-        if within(answer, limits):
+        if within(answer, limits) and not identification.one_setting(
+                series.knobs_nm[list(answer.frame_numbers)], names, microscope.optics):
             break
         if number + 1 < frames:
             report(f"frame {number + 1}: next step", (number + 0.9) / (frames + 1))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aperture, em, modes, refine, spectra, stream, tiles, unknowns
+from jaxcal import aperture, em, identification, modes, refine, spectra, stream, tiles, unknowns
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.optics import Optics, edge_waves
@@ -26,6 +26,8 @@ DECIDED = 0.95  # weight of one mode above which the others are out
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
+ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
+               "show the same; take a frame at another")
 STARTS = 6  # modes of EM at most that the refinement starts from
 MORE_STARTS = 12  # single candidates it starts from too, divided by the frames
 
@@ -260,6 +262,9 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
         answer = _refined(answer, found, series)
+    if identification.one_setting(
+            series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
+        answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {answer.message}")
     return replace(answer, seconds=time.perf_counter() - start)
 
 

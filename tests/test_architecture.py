@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
     "disc_fit", "aperture", "spectra", "tiles", "hologram", "fisher", "vae", "latent_map", "em",
-    "modes", "unknowns", "refine", "acquisition",
+    "modes", "unknowns", "refine", "acquisition", "identification",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
@@ -56,9 +56,10 @@ FORBIDDEN = {
     "fisher": {"vae", "latent_map", "em", "hologram", "refine", "acquisition"},
     "unknowns": {"vae", "latent_map", "em", "refine", "acquisition", "aperture", "disc_fit"},
     "refine": {"vae", "latent_map", "em", "acquisition", "aperture", "disc_fit"},
+    "identification": {"vae", "latent_map", "em", "acquisition", "aperture", "disc_fit", "model"},
     "vae": WAVE_OPTICS | {"spectra", "latent_map", "em", "refine", "acquisition"},
     "latent_map": WAVE_OPTICS | {"spectra", "vae", "em", "refine", "acquisition"},
-    "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition"},
+    "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition", "identification"},
     "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
     "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
     "microscopes": {"estimation", "calibration",

@@ -341,13 +341,35 @@ def test_knobs_the_loop_cannot_turn(quick, model):
 
 
 @pytest.mark.parametrize(("options", "match"), [
-    ({"frames": 0}, "frames should be at least 1, got 0: give a frame budget"),
+    ({"frames": 0}, "frames should be at least 2, got 0"),
+    ({"frames": 1}, "the same for a state and its mirror image; give a frame budget for a second"),
     ({"tolerance_nm": -1.0}, "tolerance_nm should be positive, got -1.0"),
     ({"tolerance_nm": [1.0, np.nan, 1.0]}, "tolerance_nm should be positive"),
 ])  # fmt: skip
 def test_what_a_calibration_cannot_aim_at(model, options, match):
     with pytest.raises(ValueError, match=match):
         calibration.calibrate(microscope(), model=model, **options)
+
+
+def test_knobs_that_cannot_be_turned_are_refused_before_any_frame(model, monkeypatch):
+    monkeypatch.setattr(calibration, "knob_limit_nm", lambda order: 0.0)
+    bench = microscope()
+    with pytest.raises(ValueError, match="room for a step, got C10 0 nm, .*allow a step"):
+        calibration.calibrate(bench, model=model)
+    assert bench.frames_taken == 0
+
+
+def test_one_setting_is_never_decided(series, model):
+    """Both forms, one frame and twice the same setting; two settings say nothing of the kind."""
+    still = replace(series.select([0, 0]), name="still.h5")
+    for one in (series.select([0]), still):
+        told = calibration.estimate(one, model, settings=QUICK, refined=False)
+        assert told.message.startswith(
+            "not decided: all frames at one knob setting, where a state and its mirror image show "
+            "the same; take a frame at another; ")
+        assert not told.converged
+    two = calibration.estimate(series.select([0, 1]), model, settings=QUICK, refined=False)
+    assert "all frames at one knob setting" not in two.message
 
 
 def test_the_tolerance_is_the_quarter_pi_limit_unless_told():

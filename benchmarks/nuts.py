@@ -1,0 +1,220 @@
+"""Is EM's posterior that of its model? x0 and the map's hyperparameters sampled together by NUTS.
+
+    python -m benchmarks.nuts [--chains 4] [--samples 500] [--runs 4]        pip install '.[nuts]'
+
+A simulated microscope with three knobs shows six frames. EM and the sampler get the same latents,
+the same map, the same log likelihood and priors (`jaxcal.em`, `jaxcal.latent_map`). EM settles on
+one value of the hyperparameters; the No-U-Turn sampler of numpyro draws them along with x0 and the
+scale. There is one decided mode, and the chains start in it: from EM's candidates, with EM's
+covariance as the first metric, which the warm-up replaces. The sampler's Monte Carlo errors come
+from its effective number of samples, EM's from the scatter between runs with other seeds. Writes
+``benchmarks/results/nuts.json`` and the table in ``docs/results.md``; the exit status is 0 where
+the chains agree (split R-hat below 1.02) and no mean differs by a quarter of a standard deviation.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcal
+from benchmarks import provenance
+from jaxcal import em, estimation, modes
+from jaxcal import model as models
+from jaxcal.latent_map import Hyperparameters
+from jaxcal.microscopes.simulated import SEVEN
+
+RESULT = provenance.RESULTS / "nuts.json"
+STEPS_NM = np.array([[0, 0, 0], [90, 40, -30], [-110, 30, 50], [40, -100, -60], [-50, 80, 100],
+                     [100, -60, 70.0]])
+HIDDEN_NM = {"C10": 70.0, "C12a": -40.0, "C12b": 55.0}
+AGREED, CLOSE = 1.02, 0.25  # largest split R-hat; difference of means in standard deviations
+CLEAR = 2.0  # Monte Carlo errors of a ratio of deviations beyond which it is called narrow
+
+
+def experiment(model, seed: int) -> em.Experiment:
+    """Latents of six frames of a simulated microscope with three knobs, float64."""
+    microscope = jaxcal.SimulatedMicroscope(hidden_nm=HIDDEN_NM, seed=seed)
+    seen = []
+    for step in STEPS_NM:
+        microscope.set(step)
+        seen.append(estimation.observe(microscope.acquire(), microscope.optics))
+    radius, _ = estimation.camera_of(seen)
+    latents = np.asarray(model.encode(estimation.log_images(seen)))
+    data = estimation.experiment(latents, STEPS_NM, microscope.knob_names,
+                                 estimation.measured_optics(microscope.optics, radius))
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), data)
+
+
+def units(map_, data):
+    """Prior means and standard deviations (P + 4,): x0, log scale, hyperparameters."""
+    process = [jnp.stack([jnp.asarray(h, data.latents.dtype) for h in part]) for part in map_.prior]
+    first = jnp.append(data.prior_sd, data.scale_sd)
+    return jnp.concatenate([0 * first, process[0]]), jnp.concatenate([first, process[1]])
+
+
+def log_density(unknowns, map_, data):
+    """EM's own log posterior density of (x0, log scale, hyperparameters) (P + 4,)."""
+    process = Hyperparameters(*unknowns[-3:])
+    parameters = em.initial_parameters(map_, data)._replace(process=process)
+    mean, sd = units(map_, data)
+    prior = -0.5 * jnp.sum(((unknowns - mean) / sd) ** 2)
+    return em.score(unknowns[:-3], parameters, data, map_) + prior
+
+
+def sample(key, density, starts, factor, warmup: int, samples: int):
+    """NUTS from starts (C, D), one chain each, in the coordinates whitened by factor (D, D).
+
+    Returns:
+        (C, samples, D), and how many transitions diverged.
+    """
+    from numpyro.infer import MCMC, NUTS
+
+    middle = starts.mean(0)
+    white = jnp.linalg.solve(factor, (starts - middle).T).T
+
+    def potential(y):
+        return -density(middle + factor @ y)
+
+    run = MCMC(NUTS(potential_fn=potential, dense_mass=True), num_warmup=warmup,
+               num_samples=samples, num_chains=len(starts), chain_method="sequential",
+               progress_bar=False)
+    run.run(key, init_params=white if len(starts) > 1 else white[0])
+    drawn = np.asarray(run.get_samples(group_by_chain=True))
+    return (np.asarray(middle) + drawn @ np.asarray(factor).T,
+            int(np.sum(run.get_extra_fields()["diverging"])))
+
+
+def moments(drawn) -> dict:
+    """Mean and sd (D,) of draws (C, N, D), their Monte Carlo errors, effective numbers, R-hat."""
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+    mean, sd = drawn.mean((0, 1)), drawn.std((0, 1))
+    count = effective_sample_size(drawn)
+    squares = (drawn - mean) ** 2
+    error = squares.std((0, 1)) / np.sqrt(effective_sample_size(squares))
+    return {"mean": mean, "sd": sd, "mean_error": sd / np.sqrt(count), "sd_error": error / (2 * sd),
+            "effective": count, "rhat": split_gelman_rubin(drawn)}
+
+
+def by_em(data, map_, seeds, settings) -> dict:
+    """Mean and sd (P + 1,) of EM's largest mode and their errors, by the scatter of the runs; the
+    hyperparameters it settled on, and for NUTS candidates and covariance."""
+    means, deviations, processes, weights = [], [], [], []
+    for seed in seeds:
+        result = em.run(jax.random.key(seed), data, map_, settings)
+        positions = np.asarray(result.candidates.positions, float)
+        columns = np.flatnonzero(np.any(np.asarray(data.knobs) != 0, axis=0))
+        chosen = modes.members(positions[:, columns])[0]
+        weights.append(len(positions[chosen]) / len(positions))
+        means.append(positions[chosen].mean(0))
+        deviations.append(positions[chosen].std(0))
+        processes.append(np.array([float(h) for h in result.parameters.process]))
+    share = np.sqrt(len(weights))
+    return {"mean": np.mean(means, 0), "sd": np.mean(deviations, 0),
+            "mean_error": np.std(means, 0, ddof=1) / share,
+            "sd_error": np.std(deviations, 0, ddof=1) / share,
+            "process": np.mean(processes, 0), "weight": float(np.min(weights)),
+            "candidates": positions[chosen]}
+
+
+def compare(data, map_, *, chains=4, warmup=500, samples=500, runs=4, settings=em.DEFAULT, seed=0):
+    """EM's moments, the sampler's, and how many of its transitions diverged."""
+    found = by_em(data, map_, range(seed, seed + runs), settings)
+    cloud = found.pop("candidates")
+    _, sd = units(map_, data)
+    spread = np.zeros((len(sd),) * 2)
+    spread[:-3, :-3] = np.cov(cloud.T)
+    spread[[-3, -2, -1], [-3, -2, -1]] = np.asarray(sd[-3:]) ** 2
+    starts = np.hstack([cloud[:: max(1, len(cloud) // chains)][:chains],
+                        np.tile(found["process"], (chains, 1))])
+    drawn, diverged = sample(
+        jax.random.key(seed), partial(log_density, map_=map_, data=data), jnp.asarray(starts),
+        jnp.asarray(np.linalg.cholesky(spread)), warmup, samples)
+    return found, moments(drawn), diverged
+
+
+def narrow(found, told):
+    """EM's sd over the sampler's (P + 1,) with its Monte Carlo error."""
+    size = len(found["sd"])
+    ratio = found["sd"] / told["sd"][:size]
+    return ratio, ratio * np.hypot(found["sd_error"] / found["sd"],
+                                   told["sd_error"][:size] / told["sd"][:size])
+
+
+def verdict(result) -> str:
+    """One sentence on where EM is too narrow."""
+    names = result["names"]
+    ratio, error = np.array(result["ratio"]), np.array(result["ratio_error"])
+    few = [f"{names[k]} ({ratio[k]:.2f} ± {error[k]:.2f})"
+           for k in np.flatnonzero(ratio < 1 - CLEAR * error)]
+    span = f"EM's deviations are {ratio.min():.2f} to {ratio.max():.2f} times the sampler's"
+    where = f"beyond {CLEAR:g} Monte Carlo errors it is too narrow in "
+    return (f"{span}; {where}{', '.join(few)}." if few else
+            f"{span}; none is narrower by more than {CLEAR:g} Monte Carlo errors.")
+
+
+def markdown(result) -> str:
+    """Table for the documentation, and the sentence."""
+    em_, told = result["em"], result["nuts"]
+    rows = []
+    for k, name in enumerate(result["names"]):
+        digits = 4 if name == "log scale" else 2
+        rows.append((name, *(f"{part['mean'][k]:.{digits}f} ({part['mean_error'][k]:.{digits}f})"
+                             for part in (em_, told)),
+                     *(f"{part['sd'][k]:.{digits}f} ({part['sd_error'][k]:.{digits}f})"
+                       for part in (em_, told)),
+                     f"{result['ratio'][k]:.2f} ± {result['ratio_error'][k]:.2f}",
+                     f"{told['effective'][k]:.0f}"))
+    for k, name in enumerate(("log amplitude", "log length", "log noise"), -3):
+        rows.append((name, f"{em_['process'][k]:.2f}",
+                     f"{told['mean'][k]:.2f} ({told['mean_error'][k]:.2f})", "0",
+                     f"{told['sd'][k]:.2f} ({told['sd_error'][k]:.2f})", "",
+                     f"{told['effective'][k]:.0f}"))
+    head = ("nm", "EM, mean", "NUTS, mean", "EM, sd", "NUTS, sd", "sd, EM/NUTS", "effective")
+    facts = (f"{result['settings']['chains']} chains of {result['settings']['samples']} samples "
+             f"after {result['settings']['warmup']} of warm-up, {result['diverged']} diverged, "
+             f"largest split R-hat {max(told['rhat']):.3f}; {result['settings']['runs']} runs of "
+             f"EM. Seconds: {result['seconds']:.0f}.")
+    return "\n\n".join([provenance.markdown(head, rows), verdict(result), facts,
+                        provenance.source(result)])
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=4, help="of EM")
+    parser.add_argument("--seed", type=int, default=3, help="of the microscope")
+    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
+    options = parser.parse_args(arguments)
+    if min(options.chains, options.runs) < 2 or options.samples < 10:
+        parser.error("--chains and --runs should be at least 2, --samples 10: errors want that")
+    jax.config.update("jax_enable_x64", True)
+    model, start = models.load(), time.perf_counter()
+    settings = {name: getattr(options, name) for name in ("chains", "warmup", "samples", "runs")}
+    found, told, diverged = compare(experiment(model, options.seed), model.map, **settings)
+    ratio, error = narrow(found, told)
+    result = {"benchmark": "nuts", "names": [*SEVEN, "log scale"], "settings": settings,
+              "provenance": provenance.provenance(), "diverged": diverged,
+              "em": {k: np.asarray(v).tolist() for k, v in found.items()},
+              "nuts": {k: np.asarray(v).tolist() for k, v in told.items()},
+              "ratio": ratio.tolist(), "ratio_error": error.tolist(),
+              "seconds": time.perf_counter() - start}
+    provenance.write(options.json, result)
+    provenance.put("nuts", markdown(result), options.document)
+    print(markdown(result))
+    apart = np.abs(found["mean"] - told["mean"][:-3]) / told["sd"][:-3]
+    return 0 if max(told["rhat"]) < AGREED and np.all(apart < CLOSE) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

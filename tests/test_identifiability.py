@@ -1,0 +1,178 @@
+"""What knob steps can decide: against the refinement itself, on series made by the theory."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import jaxcal
+from jaxcal import aberrations, hologram, identification, refine, tiles, unknowns
+from jaxcal.optics import Optics, quarter_pi_limits_nm
+
+OPTICS = Optics(200.0, 20.0, 0.19)
+KNOBS = ("C10", "C12a", "C12b")
+STATE = {"C10": 60.0, "C12a": -45.0, "C12b": 30.0, "C21a": 80.0, "C23b": -60.0, "C30": 900.0}
+LIMITS = quarter_pi_limits_nm(OPTICS)[:3]
+
+
+def at_state(steps, names=KNOBS):
+    """A planned problem of float64 steps and z of STATE."""
+    problem = identification.planned(np.asarray(steps, float), names, OPTICS)
+    return problem, unknowns.start(problem, tuple(STATE), list(STATE.values()))
+
+
+def odds_of(steps):
+    problem, z = at_state(steps)
+    return identification.one_draw(z, problem)[1]
+
+
+@partial(jax.jit, static_argnames=("places", "layout"))
+def windows(phases, physics, places, layout):
+    """Expected spectra (K, B) of the windows of one frame."""
+    def one(window):
+        points = hologram.lay_out(phases, places, physics, *window, layout)
+        return hologram.spectrum(phases, physics, points, layout)
+
+    return jax.lax.map(one, tuple(jnp.float32(m) for m in layout.moments))
+
+
+def expected(z, problem):
+    """Expected spectra of every frame."""
+    phases, physics, _ = unknowns.frames_of(z, problem)
+    places = tuple(aberrations.indices(problem.free).tolist())
+    return tuple(tuple(np.asarray(windows(np.float32(p), made, places, layout))
+                       for layout in tiles.LAYOUTS)
+                 for p, made in zip(phases, physics, strict=True))
+
+
+def mirrored(z, problem):
+    """All aberrations of the opposite sign."""
+    place = unknowns.slices(problem)["state"]
+    return np.concatenate([-z[place], z[place.stop :]])
+
+
+def test_a_state_and_its_mirror_image_show_the_same():
+    problem, z = at_state(np.zeros((1, 3)))
+    for here, there in zip(expected(z, problem)[0], expected(mirrored(z, problem), problem)[0],
+                           strict=True):
+        assert_allclose(here, there, rtol=1e-3)  # float32 phases of 50 rad, at the rings' minima
+
+
+def test_widths_are_those_of_the_refinement():
+    problem, z = at_state([[0, 0, 0], [60, 40, -50]])
+    covariance, _ = identification.one_draw(z, problem)
+    same = refine.solution(refine.evaluate(z, problem), problem, True)
+    assert_allclose(covariance, same.covariance_nm2, rtol=1e-5)
+
+
+def test_log_odds_are_what_the_climb_from_the_mirror_image_is_left_with():
+    """Value at the mirror image's top less that at the truth's, spectra with noise.
+
+    It scatters by at most sqrt(2 m) between draws of the noise: four of that, for a mean of two.
+    """
+    step = np.array([0.0, 2.0, -2.5])
+    problem, z = at_state([[0.0] * 3, step])
+    _, odds = identification.one_draw(z, problem)
+    clean, left = expected(z, problem), []
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        power = tuple(tuple((p * random.exponential(size=p.shape)).astype(np.float32)
+                            for p in frame) for frame in clean)
+        noisy = replace(problem, measured=problem.measured._replace(power=power))
+        start = mirrored(z, problem)
+        start[:3] -= step / problem.sd.state[:3]  # about the mean setting
+        truth, image = (refine.climb(noisy, refine.evaluate(at, noisy), 10)[0]
+                        for at in (z, start))
+        left.append(image.value - truth.value)
+    assert 10.0 < odds < 100.0
+    assert abs(np.mean(left) - odds) < 4 * np.sqrt(2 * odds / 2)
+
+
+def test_equal_settings_tell_nothing_of_the_sign_and_repeats_add_up():
+    once = odds_of([[0, 0, 0], [3, 0, 0]])
+    again = odds_of([[0, 0, 0], [3, 0, 0]] * 2)
+    moved = odds_of([[3, 0, 0], [0, 0, 0]])
+    still = odds_of([[50, 20, 10]] * 3)
+    assert_allclose(still, 0.0, atol=1e-8)
+    assert_allclose(moved, once, rtol=1e-6)  # the order of the frames does not matter
+    assert 1.7 < again / once < 2.3  # but for what the priors of the nuisances hold
+
+
+def test_pairs_about_one_point_decide():
+    """Settings c + d and c - d: the frames change places in the mirror, but each is known by its
+    setting."""
+    told = jaxcal.identifiability([[90.0, 20.0, 0.0], [-30.0, 20.0, 0.0]], KNOBS, OPTICS, draws=2)
+    assert told.sign_decided and told.sign_log_odds > 100
+
+
+def test_messages_say_what_to_do():
+    one = jaxcal.identifiability([[0.0, 0.0, 0.0]], KNOBS, OPTICS, draws=1)
+    assert not one.sign_decided and not one.decides
+    assert one.message.startswith("not decided: one frame, where a state and its mirror image")
+    assert "take a frame at another, for instance C10 by 63 nm" in one.message
+    equal = jaxcal.identifiability([[5.0, 0.0, 0.0]] * 2, KNOBS, OPTICS, draws=1)
+    assert equal.message.startswith("not decided: all frames at one knob setting")
+    close = jaxcal.identifiability([[0.0] * 3, [1.0, 0.0, 0.0]], KNOBS, OPTICS, draws=1)
+    assert "so close that the log odds against the mirror image are 0." in close.message
+    few = jaxcal.identifiability([[0.0] * 3, [60.0, 0.0, 0.0]], KNOBS, OPTICS, draws=1)
+    assert few.sign_decided and not few.decides
+    assert few.message.startswith("the sign is decided, but not to half the pi/4 limit: C1")
+    assert_array_equal(few.ratio, few.sd_nm / LIMITS)
+    lines = str(few).splitlines()
+    assert len(lines) == 4 and lines[0].startswith("C10 ") and lines[-1] == few.message
+
+
+def test_many_frames_decide_and_a_knob_without_phase_is_named():
+    steps = 80 * np.random.default_rng(0).uniform(-1, 1, (30, 3))
+    many = jaxcal.identifiability(steps, KNOBS, OPTICS, draws=1, electrons=2e7,
+                                  x0_nm=[60.0, -45.0, 30.0], sd_nm=1.0)
+    assert many.decides and many.message.startswith("decided: the sign, and every knob")
+    blind = identification.Identifiability(
+        ("C10", "C12a"), np.array([1.0, 149.0]), np.array([1.0, 150.0]), LIMITS[:2], 500.0, True,
+        False, "")
+    told = identification._message(blind, np.array([[0.0, 0.0], [60.0, 0.0]]))
+    assert "the sign is decided, but these frames tell nothing of C12a: the aperture" in told
+
+
+def test_the_guess_says_where_to_look():
+    """At 40 waves of defocus the rings are too fine: C10 is known worse than at 8."""
+    steps = [[0.0] * 3, [40.0, 0.0, 0.0]]
+    near, far = (jaxcal.identifiability(steps, KNOBS, OPTICS, x0_nm=[c, 0, 0], sd_nm=1.0, draws=2)
+                 for c in (100.0, 500.0))
+    assert near.sd_nm[0] < far.sd_nm[0]
+    again = jaxcal.identifiability(steps, KNOBS, OPTICS, x0_nm=[100, 0, 0], sd_nm=1.0, draws=2)
+    assert_array_equal(near.sd_nm, again.sd_nm)
+
+
+def test_settings_count_as_one_below_a_tenth_of_the_limits():
+    assert identification.one_setting(np.zeros((1, 3)), KNOBS, OPTICS)
+    assert identification.one_setting([[0.0] * 3, 0.09 * LIMITS], KNOBS, OPTICS)
+    assert not identification.one_setting([[0.0] * 3, [0.0, 0.0, 0.2 * LIMITS[2]]], KNOBS, OPTICS)
+
+
+@pytest.mark.parametrize(("frames", "largest", "names", "match"), [
+    (1, [400.0], ("C10",), "frames should be at least 2, got 1: .*mirror image"),
+    (5, [], (), "at least one knob, got none"),
+    (5, [0.0, 0.0], ("C10", "C12a"), "room for a step, got C10 0 nm, C12a 0 nm: .*C10 by 63 nm"),
+])  # fmt: skip
+def test_loops_that_cannot_decide_are_refused(frames, largest, names, match):
+    with pytest.raises(ValueError, match=match):
+        identification.check_loop(frames, largest, names, OPTICS)
+    identification.check_loop(2, [0.0, 400.0], ("C10", "C12a"), OPTICS)
+
+
+@pytest.mark.parametrize(("steps", "options", "match"), [
+    (np.zeros((2, 2)), {}, r"shape \(frames, 3\), got \(2, 2\): one row of settings"),
+    (np.zeros((0, 3)), {}, r"shape \(frames, 3\), got \(0, 3\)"),
+    ([[0.0, np.nan, 0.0]], {}, "should be finite"),
+    (np.zeros((1, 3)), {"draws": 0}, "at least 1 and electrons positive, got 0"),
+    (np.zeros((1, 3)), {"electrons": 0.0}, "electrons positive"),
+    (np.zeros((1, 3)), {"x0_nm": [1.0, 2.0]}, "x0_nm should be one finite number of nm for each"),
+])  # fmt: skip
+def test_bad_input_is_named(steps, options, match):
+    with pytest.raises(ValueError, match=match):
+        jaxcal.identifiability(steps, KNOBS, OPTICS, **options)
