@@ -145,7 +145,7 @@ def one_draw(z, problem: Problem):
     fisher, pull, energy = np.eye(size), np.zeros(size), 0.0
     for k, power in enumerate(problem.measured.power):
         information = np.asarray(refine.frame_terms(
-            np.float32(phases[k]), physics[k], power, places)[2], float)
+            np.float32(phases[k]), physics[k], power, places, problem.layouts)[2], float)
         fisher += slopes[k].T @ information @ slopes[k]
         pull += slopes[k].T @ information @ wrong[k]
         energy += wrong[k] @ information @ wrong[k]
