@@ -154,17 +154,20 @@ def test_types_are_kept():
 
 
 def test_trial_states_are_line_foci_in_waves():
-    """|C10| between a fifth of FAR and FAR waves, |C12| up to LINE_FOCUS of it, for any optics."""
+    """|C10| between NEAR and FAR waves, |C12| about as large (LINE_FOCUS), for any optics."""
     names = ("C10", "C12a", "C12b", "C21a")
     for optics in (Optics(200.0, 20.0, 0.2), Optics(300.0, 30.0, 0.3)):
         states = acquisition.refined_trials(jax.random.key(0), names, optics)
         assert states.shape == (acquisition.REFINED_TRIALS, 4)
         waves = states * edge_waves(optics)[indices(names)]
         defocus = np.abs(waves[:, 0])
-        assert np.all(defocus <= acquisition.FAR) and np.all(defocus >= 0.2 * acquisition.FAR)
+        assert np.all(defocus <= acquisition.FAR * (1 + 1e-6))
+        assert np.all(defocus >= acquisition.NEAR * (1 - 1e-6))
         assert (waves[:, 0] > 0).any() and (waves[:, 0] < 0).any()
         ratio = np.hypot(*waves[:, 1:3].T) / defocus
-        assert np.all(ratio <= acquisition.LINE_FOCUS) and ratio.max() > 1.0
+        low, high = acquisition.LINE_FOCUS
+        assert np.all(ratio >= low * (1 - 1e-6)) and np.all(ratio <= high * (1 + 1e-6))
+        assert ratio.max() > 1.0
         assert 0.5 < waves[:, 3].std() / acquisition.ASIDE < 1.5
     only = acquisition.refined_trials(jax.random.key(0), ("C30",), Optics(200.0, 20.0, 0.2))
     assert only.shape == (acquisition.REFINED_TRIALS, 1)

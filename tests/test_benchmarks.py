@@ -346,4 +346,4 @@ def test_states_of_the_bound_are_sampled_and_priors_bound_the_deviations():
     assert made.tail == 0.0 and phases.shape == (25,)
     per_nm = bound.edge_phases(bound.simulated_optics())[:7]
     nothing = bound._deviations(np.zeros((10, 10)), [1.0, 1.0])
-    np.testing.assert_allclose(nothing / per_nm, [150.0] * 3 + [400.0] * 4)
+    np.testing.assert_allclose(nothing / per_nm, [150.0] * 3 + [600.0] * 4)

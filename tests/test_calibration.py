@@ -381,20 +381,21 @@ def test_the_tolerance_is_the_quarter_pi_limit_unless_told():
 
 
 def test_within_needs_narrow_knobs_and_one_mode():
-    def known(sd, weight):
-        return SimpleNamespace(tuned_covariance_nm2=np.diag(np.square(sd)),
-                               modes=(SimpleNamespace(weight=weight),))
+    def known(sd, weight, settled=True):
+        return SimpleNamespace(tuned_covariance_nm2=np.diag(np.square(sd)), converged=settled,
+                               modes=(SimpleNamespace(weight=weight),), refinement=True)
 
     limits = np.array([1.0, 10.0])
     assert calibration.within(known([0.35, 3.5], 0.99), limits)
-    assert not calibration.within(known([0.35, 5.0], 0.99), limits)
+    assert not calibration.within(known([0.35, 6.0], 0.99), limits)
     assert not calibration.within(known([0.35, 3.5], 0.9), limits)
+    assert not calibration.within(known([0.35, 3.5], 0.99, settled=False), limits)
 
 
 def test_within_is_the_joint_probability():
     """Two independent knobs, each inside with p: both with p^2, CONFIDENCE asked for."""
     def at(sd):
-        return SimpleNamespace(tuned_covariance_nm2=sd**2 * np.eye(2),
+        return SimpleNamespace(tuned_covariance_nm2=sd**2 * np.eye(2), refinement=None,
                                modes=(SimpleNamespace(weight=1.0),))
 
     edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(calibration.CONFIDENCE))
@@ -419,9 +420,15 @@ def test_the_refined_answer_is_narrower_and_right(refined, answer):
     assert_array_equal(refined.latents, answer.latents)
 
 
-def test_one_frame_is_left_to_the_latents(series, model):
+def test_one_frame_leaves_two_mirror_images(series, model):
     only = calibration.estimate(series.select([0]), model, settings=QUICK)
-    assert only.refinement is None and not only.converged
+    assert len(only.modes) >= 2 and not only.converged
+    first, second = only.modes[:2]
+    assert abs(first.weight - second.weight) < 0.2
+    sd = np.sqrt(np.diag(first.covariance_nm2))
+    assert np.all(np.abs(first.x0_nm + second.x0_nm) < sd)
+    near = min((first, second), key=lambda mode: np.abs(mode.x0_nm - list(TRUTH.values())).max())
+    assert np.all(np.abs(near.x0_nm - list(TRUTH.values())) < 4 * sd)
 
 
 def test_any_coefficient_may_be_a_knob(model):
@@ -441,11 +448,10 @@ def test_any_coefficient_may_be_a_knob(model):
 
 
 def test_the_refined_loop_steps_inside_its_limits(model):
-    """Four frames: the second by the latents, the others by the spectra; nothing beyond limits."""
+    """Four frames, all steps by the spectra; nothing beyond limits."""
     run = calibration.calibrate(microscope(), frames=4, tolerance_nm=0.01, model=model,
                                 settings=QUICK)
-    assert len(run.series) == 4 and run.history[0].refinement is None
-    assert all(one.refinement is not None for one in run.history[1:])
+    assert len(run.series) == 4 and all(one.refinement is not None for one in run.history)
     assert np.all(np.abs(run.series.knobs_nm) <= calibration.KNOB_LIMIT_NM[1])
     left = run.applied_knobs_nm + list(TRUTH.values())
     sd = np.sqrt(np.diag(run.history[-1].tuned_covariance_nm2))
