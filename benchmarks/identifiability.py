@@ -195,7 +195,8 @@ def of_simulator(size: int = 256, radius: float = 80.0) -> list[dict]:
     phase inverted or not; and of two films at x, for comparison."""
     state = np.zeros(25)
     state[[0, 1, 3, 5, 7]] = np.array([60.0, -45.0, 80.0, 60.0, 900.0])
-    phases = jnp.asarray(state * edge_phases(simulated_optics()), jnp.float32)
+    dtype = jnp.result_type(float)
+    phases = jnp.asarray(state * edge_phases(simulated_optics()), dtype)
     ronchigram.check_sampling(phases, size, radius)
     disc, nodes = Disc(size // 2, size // 2, radius), ronchigram.quadrature(0.0, 0.0, 1, 1)
 
@@ -206,14 +207,14 @@ def of_simulator(size: int = 256, radius: float = 80.0) -> list[dict]:
                                 for layout in tiles.LAYOUTS])
 
     random, rows = np.random.default_rng(2), []
-    noise = random.standard_normal((2, size, size)).astype(np.float32)
-    flat = jnp.zeros(len(specimen.KNOTS), jnp.float32)
-    films = [np.asarray(specimen.amorphous_phase(jnp.asarray(one[None]), flat, radius)[0])
+    noise = random.standard_normal((2, size, size))
+    flat = jnp.zeros(len(specimen.KNOTS), dtype)
+    films = [np.asarray(specimen.amorphous_phase(jnp.asarray(one[None], dtype), flat, radius)[0])
              for one in noise]
     for strength in STRENGTHS:
         one, two = (strength * film / film.std() for film in films)
         reflected = np.roll(one[::-1, ::-1], 1, (0, 1))
-        here, *others = (np.asarray(spectra(p, jnp.asarray(film)), float) for p, film in (
+        here, *others = (np.asarray(spectra(p, jnp.asarray(film, dtype)), float) for p, film in (
             (phases, one), (-phases, -reflected), (-phases, reflected), (phases, two)))
         apart = [float(1 - np.corrcoef(here, other)[0, 1]) for other in others]
         rows.append({"strength": strength,
