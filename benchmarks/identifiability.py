@@ -7,7 +7,7 @@ a Gaussian process without a simulated mean: flat along a shift without symmetry
 The maps are drawn from the symmetric process. (2) The Fisher information
 of x0 and a map of polynomials: singular where the class is closed under a shift, regular where it
 has the symmetry, and what becomes of it with too few settings or settings along one knob. (3) How
-nearly the mirror image of a state shows the same spectra, in the wave-optical simulator, by the
+nearly the mirror image of a state shows the same spectra in the wave-optical simulator, by the
 strength of the film. (4) The log odds against the mirror image by the distance of two settings.
 Writes ``benchmarks/results/identifiability.json``, the table in ``docs/results.md`` and
 ``docs/identifiability.png``.
@@ -191,11 +191,12 @@ def of_polynomials() -> list[dict]:
 
 
 def of_simulator(size: int = 256, radius: float = 80.0) -> list[dict]:
-    """1 - correlation of the windows' log spectra at x and -x, films reflected at a point; and of
-    two films at x, for comparison."""
+    """1 - correlation of the windows' log spectra at x and -x, the film reflected at a point, its
+    phase inverted or not; and of two films at x, for comparison."""
     state = np.zeros(25)
     state[[0, 1, 3, 5, 7]] = np.array([60.0, -45.0, 80.0, 60.0, 900.0])
-    phases = jnp.asarray(state * edge_phases(simulated_optics()), jnp.float32)
+    dtype = jnp.result_type(float)
+    phases = jnp.asarray(state * edge_phases(simulated_optics()), dtype)
     ronchigram.check_sampling(phases, size, radius)
     disc, nodes = Disc(size // 2, size // 2, radius), ronchigram.quadrature(0.0, 0.0, 1, 1)
 
@@ -206,18 +207,18 @@ def of_simulator(size: int = 256, radius: float = 80.0) -> list[dict]:
                                 for layout in tiles.LAYOUTS])
 
     random, rows = np.random.default_rng(2), []
-    noise = random.standard_normal((2, size, size)).astype(np.float32)
-    flat = jnp.zeros(len(specimen.KNOTS), jnp.float32)
-    films = [np.asarray(specimen.amorphous_phase(jnp.asarray(one[None]), flat, radius)[0])
+    noise = random.standard_normal((2, size, size))
+    flat = jnp.zeros(len(specimen.KNOTS), dtype)
+    films = [np.asarray(specimen.amorphous_phase(jnp.asarray(one[None], dtype), flat, radius)[0])
              for one in noise]
     for strength in STRENGTHS:
         one, two = (strength * film / film.std() for film in films)
         reflected = np.roll(one[::-1, ::-1], 1, (0, 1))
-        here, there, other = (np.asarray(spectra(p, jnp.asarray(film))) for p, film in (
-            (phases, one), (-phases, reflected), (phases, two)))
+        here, *others = (np.asarray(spectra(p, jnp.asarray(film, dtype)), float) for p, film in (
+            (phases, one), (-phases, -reflected), (-phases, reflected), (phases, two)))
+        apart = [float(1 - np.corrcoef(here, other)[0, 1]) for other in others]
         rows.append({"strength": strength,
-                     "mirror": float(1 - np.corrcoef(here, there)[0, 1]),
-                     "other_film": float(1 - np.corrcoef(here, other)[0, 1])})
+                     **dict(zip(("inverted", "mirror", "other_film"), apart, strict=True))})
     return rows
 
 
@@ -300,8 +301,8 @@ def markdown(result) -> str:
     fisher = [(row["class"], row["settings"], f"{row['rank']} of {row['size']}",
                *("none" if share < UNDETERMINED else f"{share:.2g}" for share in row["left"]))
               for row in result["polynomials"]]
-    mirror = [(row["strength"], f"{row['mirror']:.1g}", f"{row['other_film']:.2g}")
-              for row in result["simulator"]]
+    mirror = [(row["strength"], *(f"{row[name]:.1g}" for name in ("inverted", "mirror")),
+               f"{row['other_film']:.2g}") for row in result["simulator"]]
     settings = [(f"{row['distance_nm']:g}", f"{row['log_odds']:.2g}",
                  "yes" if row["decided"] else "no") for row in result["settings"]]
     return "\n\n".join([
@@ -310,8 +311,8 @@ def markdown(result) -> str:
                              "C12a sd / error (nm)"), process),
         provenance.markdown(("class of maps", "settings", "rank of the Fisher information",
                              "left of v", "left of w"), fisher),
-        provenance.markdown(("film (rad rms)", "x and -x, 1 - correlation",
-                             "two films, 1 - correlation"), mirror),
+        provenance.markdown(("1 - correlation: film (rad rms)", "x, -x with the film inverted",
+                             "x, -x with the same film", "x with two films"), mirror),
         provenance.markdown(("C10 of the second frame (nm)", "log odds against the mirror image",
                              "decided"), settings), provenance.source(result)])
 

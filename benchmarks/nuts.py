@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -209,6 +210,7 @@ def main(arguments=None) -> int:
               "nuts": {k: np.asarray(v).tolist() for k, v in told.items()},
               "ratio": ratio.tolist(), "ratio_error": error.tolist(),
               "seconds": time.perf_counter() - start}
+    result["provenance"]["versions"]["numpyro"] = metadata.version("numpyro")
     provenance.write(options.json, result)
     provenance.put("nuts", markdown(result), options.document)
     print(markdown(result))

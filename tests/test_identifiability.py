@@ -1,7 +1,9 @@
 """What knob steps can decide: against the refinement itself, on series made by the theory."""
 
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,19 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxcal
-from jaxcal import aberrations, hologram, identification, refine, tiles, unknowns
+from jaxcal import (
+    aberrations,
+    hologram,
+    identification,
+    latent_map,
+    refine,
+    tiles,
+    unknowns,
+)
 from jaxcal.optics import Optics, quarter_pi_limits_nm
+
+sys.path.append(str(Path(__file__).parent.parent))
+from benchmarks import identifiability as claims  # noqa: E402
 
 OPTICS = Optics(200.0, 20.0, 0.19)
 KNOBS = ("C10", "C12a", "C12b")
@@ -55,13 +68,6 @@ def mirrored(z, problem):
     return np.concatenate([-z[place], z[place.stop :]])
 
 
-def test_a_state_and_its_mirror_image_show_the_same():
-    problem, z = at_state(np.zeros((1, 3)))
-    for here, there in zip(expected(z, problem)[0], expected(mirrored(z, problem), problem)[0],
-                           strict=True):
-        assert_allclose(here, there, rtol=1e-3)  # float32 phases of 50 rad, at the rings' minima
-
-
 def test_widths_are_those_of_the_refinement():
     problem, z = at_state([[0, 0, 0], [60, 40, -50]])
     covariance, _ = identification.one_draw(z, problem)
@@ -69,6 +75,7 @@ def test_widths_are_those_of_the_refinement():
     assert_allclose(covariance, same.covariance_nm2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_odds_are_what_the_climb_from_the_mirror_image_is_left_with():
     """Value at the mirror image's top less that at the truth's, spectra with noise.
 
@@ -78,6 +85,8 @@ def test_log_odds_are_what_the_climb_from_the_mirror_image_is_left_with():
     problem, z = at_state([[0.0] * 3, step])
     _, odds = identification.one_draw(z, problem)
     clean, left = expected(z, problem), []
+    for here, there in zip(clean[0], expected(mirrored(z, problem), problem)[0], strict=True):
+        assert_allclose(here, there, rtol=1e-3)  # the same; float32 phases, minima of the rings
     for seed in range(2):
         random = np.random.default_rng(seed)
         power = tuple(tuple((p * random.exponential(size=p.shape)).astype(np.float32)
@@ -176,3 +185,86 @@ def test_loops_that_cannot_decide_are_refused(frames, largest, names, match):
 def test_bad_input_is_named(steps, options, match):
     with pytest.raises(ValueError, match=match):
         jaxcal.identifiability(steps, KNOBS, OPTICS, **options)
+
+
+# What docs/identifiability.md claims
+
+
+SIGNS = jnp.array([[1.0, 1.0], [-1.0, -1.0]])
+
+
+def process_likelihood(x0, signs, scale):
+    """Of latents of a process without a mean, settings on both sides of the centre."""
+    random = np.random.default_rng(0)
+    steps = random.uniform(-3, 3, (30, 2))
+    states = steps + np.array([0.5, -0.8])
+    hyper = latent_map.Hyperparameters(0.0, np.log(2.0 / scale), np.log(0.1))
+    unit = jnp.full(2, scale)
+    places = latent_map.kernel_coordinates(states, unit)
+    covariance = np.asarray(latent_map.gap_kernel(hyper, SIGNS)(places, places))
+    noise = 0.1 * random.standard_normal((30, 3))
+    latents = np.linalg.cholesky(covariance + 1e-10 * np.eye(30)) @ random.standard_normal((30, 3))
+    predict = latent_map.flat_prediction(jnp.zeros(3), jnp.eye(3), 1)
+    return np.array([latent_map.log_likelihood(
+        hyper, predict, jnp.asarray(steps + x), jnp.asarray(latents + noise), signs, unit,
+        jnp.ones(30)) for x in x0])
+
+
+def test_a_stationary_process_leaves_the_state_open_and_a_symmetric_one_does_not():
+    """Coordinates that are linear: arcsinh(x/1e4) differs from x/1e4 by 1e-9 of it."""
+    line = np.array([[0.5, -0.8], [1.5, 0.2], [-0.5, 0.8], [4.0, 4.0]])
+    flat = process_likelihood(line, SIGNS[:1], 1e4)
+    assert_allclose(flat, flat[0], atol=1e-4)
+    peaked = process_likelihood(line, SIGNS, 1e4)
+    assert peaked.argmax() == 0 and np.all(peaked[0] - peaked[1:] > 5.0)
+
+
+def test_information_is_singular_along_the_shift_and_regular_with_the_symmetry():
+    found = {(row["class"], row["settings"]): row for row in claims.of_polynomials()}
+    free = claims.UNDETERMINED
+    everything = found["all polynomials", "plane"]
+    assert everything["size"] - everything["rank"] == 2 and max(everything["left"]) < free
+    even = found["f(-x) = f(x)", "plane"]
+    assert even["size"] == even["rank"] and min(even["left"]) > 1e-3
+    assert max(found["f(-x) = f(x)", "5 settings"]["left"]) < free
+    assert found["f(-x) = f(x)", "along v, w0 = -0.3"]["left"][0] < free
+    assert found["f(-x) = f(x)", "along v, w0 = 0"]["left"][0] > 1e-3
+    v, w = found["even in v and in w", "along v, w0 = -0.3"]["left"]
+    assert v > 1e-3 and w < free
+    known = found["known map", "1 setting"]
+    assert known["rank"] == 2 and min(known["left"]) > 1e-3
+
+
+def test_the_null_direction_is_the_shift():
+    """df/dx0 = sum of coefficients times derivatives of monomials, which are monomials: moving the
+    coefficients along keeps what is seen."""
+    random = np.random.default_rng(3)
+    exponents = claims.powers("none")
+    weights = random.standard_normal(len(exponents))
+    v, w = random.uniform(-1, 1, (2, 50))
+    shift = 0.01
+
+    def seen(v):
+        return sum(c * v**i * w**j for c, (i, j) in zip(weights, exponents, strict=True))
+
+    basis = np.stack([v**i * w**j for i, j in exponents], 1)
+    again = np.linalg.lstsq(basis, seen(v - shift), rcond=None)[0]
+    moved = np.stack([(v + shift) ** i * w**j for i, j in exponents], 1) @ again
+    assert_allclose(moved, seen(v), atol=1e-10)
+    assert np.abs(again - weights).max() > 1e-3
+
+
+def test_a_second_centre_is_ambiguous_although_the_information_is_regular():
+    """Cosines shifted by half a period are cosines again, with other signs."""
+    x, weights = np.linspace(-4, 4, 200), np.array([0.7, -0.4, 0.3])
+    order = np.arange(1, 4)
+    shifted = np.cos(np.multiply.outer(x - np.pi, order)) @ weights
+    assert_allclose(shifted, np.cos(np.multiply.outer(x, order)) @ (weights * (-1.0) ** order),
+                    atol=1e-12)
+
+
+def test_the_simulator_has_the_mirror_image_exactly_with_the_film_inverted():
+    rows = claims.of_simulator(192, 64.0)
+    assert all(row["inverted"] < 1e-5 for row in rows)
+    assert rows[0]["mirror"] < 0.01 < 0.1 < rows[0]["other_film"]
+    assert rows[0]["mirror"] < rows[1]["mirror"] < rows[2]["mirror"]

@@ -18,8 +18,8 @@ sys.path.append(str(Path(__file__).parent.parent))
 from benchmarks import nuts  # noqa: E402
 
 STEPS = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]])
-SHORT = {"chains": 2, "warmup": 150, "samples": 400, "runs": 4}
-SETTINGS = em.Settings(candidates=1024, climbs=15)
+SHORT = {"chains": 2, "warmup": 120, "samples": 300, "runs": 3}
+SETTINGS = em.Settings(candidates=768, climbs=10)
 
 
 def linear(toy, seed=0):
