@@ -50,7 +50,7 @@ def tune(microscope, frames: int, seed: int, quality: str = "variance", trained=
     start, random = design(len(names), options.start, seed), np.random.default_rng(seed)
     seconds = 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn tells of lengths at the bounds of their range
+        warnings.simplefilter("ignore")  # of scikit-learn, about lengths at the ends of their range
         for number in range(frames):
             begin = time.perf_counter()
             if number < len(start):

@@ -19,7 +19,7 @@ from jaxcal import aberrations, simulation, spectra, stream
 
 FOLDER = provenance.ROOT / "build" / "baselines"
 SEED = 20_000  # of the stream; instruments with seeds from here on are for tuning only
-ROUNDS = 300
+ROUNDS = 600
 
 
 class Samples(NamedTuple):

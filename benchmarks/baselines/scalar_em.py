@@ -22,7 +22,7 @@ from jaxcal import model as models
 SCALARS = ("variance", "emittance")
 HIDDEN = 64
 EPOCHS = 30
-MAP_ROUNDS = 40  # the last rounds of the data set: the network has not seen them
+MAP_ROUNDS = 60  # the last rounds of the data set: the network has not seen them
 
 
 def measure(frame, optics, trained=None) -> dict:
