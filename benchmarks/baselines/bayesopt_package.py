@@ -18,7 +18,7 @@ from benchmarks.baselines.bayesopt import TUNED, ZOOMS, Options, box, design
 from benchmarks.baselines.interface import Answer
 
 MISSING = "bayesian-optimization is not installed: pip install 'jaxcal[baselines]'"
-NOISE = 0.05  # variance of the quality over that of all frames; the default 1e-6 fits noise
+NOISE = 0.01  # variance of the quality over that of all frames; the default 1e-6 fits noise
 TRIALS = 256
 
 
