@@ -1,0 +1,57 @@
+"""Scalars of a Ronchigram that are at an extremum where the microscope is tuned.
+
+Normalised variance. A *scanned image* of a film has its largest contrast in focus, which is what
+the field maximises. A Ronchigram is the other way round: in focus a thin film has no phase
+contrast, the middle of the disc is flat, and the variance of I/mean is at its *minimum*. A scan
+cannot be had from Ronchigrams, so that the minimum is what is sought here. Of the variance the
+part below `HIGHEST` cycles per aperture radius is taken and the noise's share subtracted: shot
+noise would otherwise be most of it.
+
+Emittance. The growth of the beam's emittance with aberrations is the root mean square of the
+gradient of chi over the aperture. The published form of this objective lets a network, trained on
+simulated Ronchigrams, read it from a frame; so does :mod:`benchmarks.baselines.network`.
+"""
+
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aberrations, spectra
+
+HIGHEST = 16.0  # cycles per aperture radius; beyond, noise is most of the power
+NOISE_FROM = 28.0  # frequencies that tell the noise
+SMALLEST = 1e-6  # of a variance, where the noise leaves nothing
+SOFT = 0.1  # waves per aperture radius; smaller emittances look alike
+
+
+def log_variance(power):
+    """Log of the normalised variance of the contrast in a power spectrum (128, 64)."""
+    size = spectra.FREQUENCY
+    band = spectra.MASK & (size <= HIGHEST)
+    far = spectra.MASK & (size >= NOISE_FROM)
+    half = np.where(spectra.FREQUENCY_X == 0, 1.0, 2.0)  # f and -f are one
+    weight = jnp.asarray(band * half * spectra.SPACING**2, power.dtype)
+    noise = jnp.sum(jnp.where(jnp.asarray(far), power, 0.0)) / far.sum()
+    return jnp.log(jnp.maximum(jnp.sum(weight * (power - noise)), SMALLEST))
+
+
+@cache
+def gradient_form() -> np.ndarray:
+    """(25, 25) Q with a^T Q a = <|grad chi|^2> over the aperture, a in edge phases."""
+    line = np.linspace(-1, 1, 201)
+    x, y = np.meshgrid(line, line)
+    inside = np.hypot(x, y) <= 1.0
+    slopes = np.concatenate(
+        [np.asarray(part, float) for part in aberrations.edge_gradient(x[inside], y[inside])])
+    return slopes.T @ slopes / inside.sum()
+
+
+def log_emittance(waves):
+    """Log of the rms gradient of chi, waves per aperture radius, of edge phases (..., 25), waves.
+
+    `SOFT` waves are added in squares: below that a spectrum does not tell.
+    """
+    squared = np.einsum("...i,ij,...j->...", waves, gradient_form(), waves)
+    return 0.5 * np.log(squared + SOFT**2)
+
