@@ -264,7 +264,8 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         answer = _refined(answer, found, series)
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
-        answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {answer.message}")
+        told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
+        answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
 
 

@@ -55,6 +55,7 @@ def test_em_agrees_where_the_process_is_known(known):
     assert found["weight"] == 1.0
 
 
+@pytest.mark.slow
 def test_em_is_too_narrow_where_the_noise_is_not_known():
     """A noise free within a factor: the sampler's x0 follows it, a Student's t, EM's does not."""
     free = Prior(Hyperparameters(math.log(1e-3), 0.0, math.log(0.5)),
