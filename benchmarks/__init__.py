@@ -6,6 +6,7 @@
     python -m benchmarks.steps                                                choosing steps
     python -m benchmarks.bound                                                theory and simulator
     python -m benchmarks.reality --folder FOLDER                              another simulator
+    python -m benchmarks.comparison                                           other methods
 
 All but the first write ``benchmarks/results/`` and their tables in ``docs/results.md``.
 """
