@@ -8,6 +8,7 @@
     python -m benchmarks.identifiability                                      what can be known
     python -m benchmarks.nuts                                                 EM and a sampler
     python -m benchmarks.reality --folder FOLDER                              another simulator
+    python -m benchmarks.comparison                                           other methods
 
 All but the first write ``benchmarks/results/`` and their tables in ``docs/results.md``.
 """

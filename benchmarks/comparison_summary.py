@@ -13,10 +13,10 @@ LABELS = {
     "jaxcal": "jaxcal", "jaxcal_loop": "jaxcal, choosing its frames",
     "jaxcal_em": "jaxcal, EM over latents alone", "published": "published form (VAE-EM)",
     "particle_filter": "particle filter, simulated map", "regression": "supervised network",
-    "scalar_em_variance": "EM, normalised variance", "scalar_em_emittance": "EM, emittance",
-    "bayesopt_variance": "Bayesian optimisation, normalised variance",
+    "scalar_em_variance": "EM, weighted variance", "scalar_em_emittance": "EM, emittance",
+    "bayesopt_variance": "Bayesian optimisation, weighted variance",
     "bayesopt_emittance": "Bayesian optimisation, emittance",
-    "package_variance": "bayesian-optimization, normalised variance",
+    "package_variance": "bayesian-optimization, weighted variance",
     "package_emittance": "bayesian-optimization, emittance",
 }
 TENTH, QUARTER, HALF = 10, 0.25, 0.5

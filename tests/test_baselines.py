@@ -52,16 +52,16 @@ def test_emittance_is_smallest_where_the_knobs_stand_right():
         assert quality.log_emittance(2 * waves) > quality.log_emittance(waves)
 
 
-def test_log_variance_is_that_of_a_grating_and_not_of_the_noise():
-    power = np.full((spectra.ROWS, spectra.COLUMNS), 1e-3)
-    assert quality.log_variance(jnp.asarray(power)) < np.log(1e-4)
-    power[spectra.ROWS // 2, 10] += 2.0  # at f_x = 5, f_y = 0: it and its mirror image
-    expected = np.log(2 * 2.0 * spectra.SPACING**2)
-    np.testing.assert_allclose(quality.log_variance(jnp.asarray(power)), expected, atol=1e-6)
+def test_log_variance_is_that_of_gratings_by_their_frequency():
+    for column in (10, 20):  # f_x = 5 and 10, f_y = 0: they and their mirror images
+        power = np.zeros((spectra.ROWS, spectra.COLUMNS))
+        power[spectra.ROWS // 2, column] = 3.0
+        expected = np.log(2 * 3.0 * spectra.SPACING**2 * column * spectra.SPACING)
+        np.testing.assert_allclose(quality.log_variance(jnp.asarray(power)), expected)
 
 
 @pytest.mark.slow
-def test_normalised_variance_of_a_ronchigram_has_its_minimum_where_it_is_tuned():
+def test_weighted_variance_of_a_ronchigram_has_its_minimum_where_it_is_tuned():
     microscope = jaxcal.SimulatedMicroscope(seed=20_010)
     truth = np.array(list(microscope.truth_nm.values()))
 
@@ -78,7 +78,7 @@ def test_normalised_variance_of_a_ronchigram_has_its_minimum_where_it_is_tuned()
     for knob in (0, 1):
         values = scan(knob, (-100.0, -20.0, 0.0, 20.0, 100.0))
         assert values.argmin() == 2
-        assert np.all(np.delete(values, 2) > values[2] + 1.0)  # a factor e over the speckle
+        assert values[0] > values[1] > values[2] + 0.5 and values[4] > values[3] > values[2] + 0.5
 
 
 # network and regression ---------------------------------------------------------------------------

@@ -90,6 +90,7 @@ def load(rounds: int = ROUNDS, folder: Path = FOLDER, seed: int = SEED, report=N
     folder = Path(folder) / "rounds"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {"seed": seed, "code": provenance.code(),
+              "quality": provenance.digest(quality.__file__),
               "buckets": json.loads(json.dumps([bucket._asdict() for bucket in buckets]))}
     claim = folder / "settings.json"
     if not claim.exists() or json.loads(claim.read_text()) != wanted:

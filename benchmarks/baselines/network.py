@@ -115,7 +115,8 @@ def train(samples: dataset.Samples, held: dataset.Samples, folder: Path, *, epoc
     losses, seconds, first = [], 0.0, 0
     if path.exists():
         with np.load(path) as file:
-            if int(file["epochs"]) == epochs and int(file["samples"]) == len(samples.images):
+            if ((str(file["code"]), int(file["epochs"]), int(file["samples"]))
+                    == (code(), epochs, len(samples.images))):
                 leaves = [jnp.asarray(file[f"leaf{k}"]) for k in range(len(leaves))]
                 losses, seconds = file["losses"].tolist(), float(file["seconds"])
                 first = len(losses)
@@ -139,7 +140,7 @@ def train(samples: dataset.Samples, held: dataset.Samples, folder: Path, *, epoc
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:
             np.savez(file, **{f"leaf{k}": np.asarray(leaf) for k, leaf in enumerate(leaves)},
-                     losses=np.array(losses), seconds=seconds, epochs=epochs,
+                     losses=np.array(losses), seconds=seconds, epochs=epochs, code=code(),
                      samples=len(samples.images))
         temporary.replace(path)
         if report:
@@ -166,6 +167,9 @@ def read(network):
 
 def load(folder: Path = dataset.FOLDER, report=None):
     """The trained network and its card, trained first where it is not there."""
+    whole = _finished(Path(folder) / "network.npz")
+    if whole:
+        return whole
     samples = dataset.load(folder=folder, report=report)
     size = len(samples.images) // dataset.ROUNDS * TRAINED_ROUNDS
     trained, held = (dataset.Samples(*(field[part] for field in samples))
@@ -173,7 +177,22 @@ def load(folder: Path = dataset.FOLDER, report=None):
     return train(trained, held, folder, pretrained=models.load().vae, report=report)
 
 
+def _finished(path: Path):
+    """A network that was trained to the end by this code, without its data; None where not."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        if str(file["code"]) != code() or len(file["losses"]) != EPOCHS:
+            return None
+        graph, weights = nnx.split(untrained(0, models.load().vae))
+        leaves, tree = jax.tree.flatten(weights)
+        leaves = [jnp.asarray(file[f"leaf{k}"]) for k in range(len(leaves))]
+        card = {"losses": file["losses"].tolist(), "seconds": float(file["seconds"]),
+                "samples": int(file["samples"])}
+    return nnx.merge(graph, jax.tree.unflatten(tree, leaves)), card
+
+
 def code() -> str:
-    """Digest of what the trained weights depend on."""
+    """Digest of what the trained weights depend on, besides the package."""
     here = Path(__file__).parent
     return provenance.digest(*(here / f"{name}.py" for name in ("dataset", "network", "quality")))
