@@ -1,0 +1,1 @@
+"""The figures of the documentation, by subject; ``scripts/figures.py`` draws them."""
