@@ -45,6 +45,7 @@ from benchmarks import (  # noqa: E402
 )
 
 figures = load("jaxcal_figures_script", ROOT / "scripts" / "figures.py")
+drawing = figures.drawing
 model_card = load("jaxcal_model_card_script", ROOT / "scripts" / "model_card.py")
 
 
@@ -254,14 +255,14 @@ def test_reality_from_fewer_frames(folder, document, monkeypatch):
 def test_whole_plane_is_symmetric_about_its_middle():
     image = np.random.default_rng(0).standard_normal((spectra.ROWS, spectra.COLUMNS))
     image[spectra.ROWS // 2 :, 0] = image[spectra.ROWS // 2 : 0 : -1, 0]  # f_x = 0 is its own image
-    plane = figures.whole_plane(image)
+    plane = drawing.whole_plane(image)
     assert plane.shape == (spectra.ROWS - 1, 2 * spectra.COLUMNS - 1)
     np.testing.assert_array_equal(plane[:, spectra.COLUMNS - 1 :], image[1:])
     np.testing.assert_array_equal(plane, plane[::-1, ::-1])
 
 
 def test_disc_only_keeps_the_disc():
-    cut = figures.disc_only(np.arange(96.0 * 96).reshape(96, 96), spectra.Disc(47.5, 48.2, 20.0))
+    cut = drawing.disc_only(np.arange(96.0 * 96).reshape(96, 96), spectra.Disc(47.5, 48.2, 20.0))
     assert cut.shape == (43, 43) and np.isnan(cut[0, 0]) and np.nanmin(cut) == 0
     assert np.isfinite(cut).sum() == pytest.approx(np.pi * 20.0**2, rel=0.01)
 
@@ -272,9 +273,9 @@ def test_overview_draws(tmp_path, monkeypatch):
     for number, estimate in enumerate(run.history):
         estimate.posterior = (SimpleNamespace(candidates=candidates), number)
     monkeypatch.setattr(jaxcal, "calibrate", lambda *_, **__: run)
-    monkeypatch.setattr(figures, "observe", lambda frame, optics: (
+    monkeypatch.setattr(drawing, "observe", lambda frame, optics: (
         spectra.Disc(48.0, 48.0, 40.0), np.random.default_rng(0).standard_normal((128, 64))))
-    figures.overview(None, tmp_path / "overview.png")
+    figures.loop.overview(None, tmp_path / "overview.png")
     assert (tmp_path / "overview.png").stat().st_size > 20_000
 
 
