@@ -78,7 +78,8 @@ def test_weighted_variance_of_a_ronchigram_has_its_minimum_where_it_is_tuned():
     for knob in (0, 1):
         values = scan(knob, (-100.0, -20.0, 0.0, 20.0, 100.0))
         assert values.argmin() == 2
-        assert values[0] > values[1] > values[2] + 0.5 and values[4] > values[3] > values[2] + 0.5
+        # how deep the well is depends on the dose: noise does not go away in focus
+        assert values[0] > values[1] > values[2] + 0.1 and values[4] > values[3] > values[2] + 0.1
 
 
 # network and regression ---------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def posterior(model, path, data=None, seed=3):
     series = series_of(microscope, random_steps(seed, 4, step_nm=100.0))
     everything = experiment_of(series, model)
     figure, axes = plt.subplots(2, 5, figsize=(10, 4.35), sharex=True, sharey=True)
-    figure.subplots_adjust(0.075, 0.105, 0.915, 0.935, 0.07, 0.24)
+    figure.subplots_adjust(0.09, 0.105, 0.915, 0.935, 0.07, 0.24)
     truth = [microscope.truth_nm[name] for name in ("C10", "C12a")]
     for row, frames in zip(axes, (1, 4), strict=True):
         noise = jnp.where(jnp.arange(4) < frames, 1.0, em.EXCLUDED).astype(jnp.float32)
@@ -93,6 +93,8 @@ def posterior(model, path, data=None, seed=3):
             axis.set(xlim=(-460, 460), ylim=(-460, 460), xticks=(-300, 0, 300),
                      yticks=(-300, 0, 300))
             axis.set_aspect("equal")
+            if cloud[:, 0].std() < 15:
+                _closer(axis, cloud, np.clip(below, -30, 0), truth)
         row[0].set_ylabel(f"{'one frame' if frames == 1 else f'{frames} frames'}\nC12a (nm)")
     for axis in axes[1]:
         axis.set_xlabel("C10 (nm)")
@@ -101,12 +103,23 @@ def posterior(model, path, data=None, seed=3):
     save(figure, path, dpi=160)
 
 
+def _closer(axis, cloud, colours, truth, reach=25.0):
+    inset = axis.inset_axes((0.52, 0.5, 0.48, 0.48))
+    inset.scatter(*cloud[:, :2].T, c=colours, s=4, lw=0, cmap="viridis", vmin=-30, vmax=0)
+    inset.plot(*truth, "+", color=COLOURS["C12a"], ms=9, mew=1.3)
+    inset.set(xlim=truth[0] + np.array([-reach, reach]), ylim=truth[1] + np.array([-reach, reach]),
+              xticks=[], yticks=[])
+    inset.spines[:].set(visible=True, linewidth=0.6)
+    inset.set_title(f"{2 * reach:.0f} nm wide", fontsize=7, pad=2)
+
+
 # the map --------------------------------------------------------------------------------------
 
 
 def conditional(map_, process, states, latents, at):
-    """Mean (N, D) and standard deviation (N, D) of the map at states ``at`` (N, P), given the
-    latents (T, D) at ``states`` (T, P): nuisances and gap conditioned on the frames."""
+    """Mean and standard deviation (N, D) of the map at states ``at`` (N, P), given the latents
+    (T, D) at ``states`` (T, P): nuisances and gap conditioned on the frames. Also the mean (N, D)
+    before, and the covariance (T, D, D) of the frames' noise."""
     signs, scale = (jnp.asarray(part, jnp.float32) for part in (map_.signs, map_.scale))
     everywhere = jnp.concatenate([states, at])
     mean, sensitivity, whitening = (
@@ -129,7 +142,7 @@ def conditional(map_, process, states, latents, at):
     left = np.diag(flat)[count * size :] - np.einsum(
         "ij,ji->i", across, np.linalg.solve(seen, across.T))
     return (found.reshape(-1, size), np.sqrt(np.maximum(left, 0)).reshape(-1, size),
-            mean[count:], noise)
+            mean[count:], noise[:count])
 
 
 def map_(model, path, data=None, seed=6, reach=260.0):
@@ -193,7 +206,8 @@ def plane(values, layout):
     """Values (B,) at the layout's bins -> the whole plane, both halves, NaN where no bin is."""
     fx, fy = layout.lines
     half = np.full((fy.size, fx.size), np.nan)
-    half[layout.bins[:, 0], layout.bins[:, 1]] = values
+    inside = np.hypot(*layout.frequencies.T) < layout.highest - 0.1 * layout.spacing  # no spikes
+    half[tuple(layout.bins[inside].T)] = values[inside]
     mirrored = half[::-1, ::-1]
     half[:, 0] = np.where(np.isnan(half[:, 0]), mirrored[:, -1], half[:, 0])
     return np.concatenate([mirrored[:, :-1], half], axis=1)
@@ -231,14 +245,14 @@ def windows(model, path, data=None):
     problem, best = found.problem, found.solutions[0]
     number = answer.frame_numbers[frame]
     theory = fitted(best, problem, frame)
-    figure = plt.figure(figsize=(10, 3.35))
+    figure = plt.figure(figsize=(10, 2.75))
     left, right = figure.subfigures(1, 2, width_ratios=(2.35, 7.65))
     axis = left.subplots()
-    left.subplots_adjust(0.02, 0.03, 0.98, 0.87)
+    left.subplots_adjust(0.02, 0.02, 0.98, 0.9)
     frame_with_windows(axis, series, number, problem)
     axis.set_title("a frame and its windows")
     axes = right.subplots(2, 8)
-    right.subplots_adjust(0.045, 0.03, 0.995, 0.87, 0.05, 0.06)
+    right.subplots_adjust(0.045, 0.02, 0.995, 0.9, 0.05, 0.02)
     order = [(0, k) for k in range(7)] + [(1, 0)]
     for column, (which, window) in enumerate(order):
         layout = problem.layouts[which]
@@ -247,7 +261,7 @@ def windows(model, path, data=None):
         reach = 1.03 * layout.highest
         for axis, values in zip(axes[:, column], (measured, theory[which][window]), strict=True):
             show(axis, plane(values, layout), SPECTRUM, limits, (-reach, reach, reach, -reach))
-        axes[0, column].set_title("large" if which else str(window + 1))
+        axes[0, column].set_title("large" if which else str(window + 1), loc="center")
     axes[0, 0].set_ylabel("measured")
     axes[1, 0].set_ylabel("theory, fitted")
     save(figure, path, dpi=176)

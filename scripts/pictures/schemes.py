@@ -1,5 +1,7 @@
 """pipeline.png, architecture.png: the way of a frame in pictures, and the autoencoder's layers."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -55,9 +57,11 @@ def pipeline(model, path, data=None, number=0):
     bars.axhline(0, color=QUIET, lw=0.6)
     bars.set(xticks=[], yticks=[])
     bars.spines[["left", "bottom"]].set_visible(False)
-    cloud = np.asarray(answer.posterior[0].candidates.positions)
+    first = replace(series, frames=series.frames[:1], knobs_nm=series.knobs_nm[:1])
+    first = jaxcal.estimate(first, model, refined=False)  # later ones leave but a dot
+    cloud = np.asarray(first.posterior[0].candidates.positions)
     basins = titled(figure, (0.685, top, wide, height), "EM: basins",
-                    "candidates of C10, C12a\nmap + Gaussian process, em.py")
+                    "candidates of C10, C12a, one frame\nmap + Gaussian process, em.py")
     basins.plot(*cloud[:, :2].T, ".", ms=2.2, alpha=0.3, mew=0, color=COLOURS["C10"])
     basins.plot(*(microscope.truth_nm[k] for k in ("C10", "C12a")), "+", ms=11, mew=1.4,
                 color=COLOURS["C12a"])
@@ -73,26 +77,27 @@ def pipeline(model, path, data=None, number=0):
                 weight="bold")
     figure.text(0.235 + 0.177, bottom - 0.018, "wave optics of a film, likelihood climbed\n"
                 "tiles.py, hologram.py, refine.py", ha="center", va="top", fontsize=7.5)
-    last = titled(figure, (0.715, bottom + 0.005, 0.125, 0.27), "x0 ± sd", "error and sd, nm")
+    last = titled(figure, (0.725, bottom + 0.005, 0.115, 0.27), "x0 ± sd (nm)",
+                  "points: errors,\nin units of sd")
     _answer(last, microscope, answer)
-    figure.text(0.935, bottom + 0.14, "tuned?\nelse the step\nthat tells most", ha="center",
-                va="center", fontsize=8.5, bbox={**_box(), "pad": 4})
+    figure.text(0.935, bottom + 0.14, "tuned?\nelse the\nnext step", ha="center",
+                va="center", fontsize=8.5, bbox={"boxstyle": "round,pad=0.5", "fc": BOX["fc"],
+                                                 "ec": QUIET, "lw": 0.8})
     middle_top, middle_bottom = top + height / 2, bottom + 0.14
     arrow(figure, (0.17, 0.57), (0.225, middle_top - 0.04))
     arrow(figure, (0.17, 0.47), (0.215, middle_bottom + 0.06))
     arrow(figure, (0.388, middle_top), (0.447, middle_top))
     arrow(figure, (0.618, middle_top), (0.677, middle_top))
-    arrow(figure, (0.66, top - 0.01), (0.62, bottom + 0.335), -0.15)
-    figure.text(0.652, 0.535, "starts", fontsize=8, ha="left")
-    arrow(figure, (0.61, middle_bottom), (0.685, middle_bottom))
-    arrow(figure, (0.845, middle_bottom), (0.878, middle_bottom))
-    arrow(figure, (0.935, bottom - 0.005 + 0.06), (0.09, 0.33), -0.32)
-    figure.text(0.5, 0.005, "turn the knobs by known steps, look again", ha="center", fontsize=8)
+    arrow(figure, (0.675, top + 0.03), (0.6, bottom + 0.335), -0.1)
+    figure.text(0.6, 0.57, "starts", fontsize=8, ha="left")
+    arrow(figure, (0.605, middle_bottom), (0.642, middle_bottom))
+    arrow(figure, (0.845, middle_bottom), (0.885, middle_bottom))
+    figure.add_artist(plt.Line2D((0.94, 0.94, 0.09), (bottom + 0.07, 0.04, 0.04), lw=1.1,
+                                 color=QUIET, transform=figure.transFigure))
+    arrow(figure, (0.09, 0.0385), (0.09, 0.33))
+    figure.text(0.42, 0.04, " turn the knobs by known steps, look again ", ha="center", va="center",
+                fontsize=8, backgroundcolor="white")
     save(figure, path, dpi=170)
-
-
-def _box():
-    return {"boxstyle": "round", "fc": "#f3f5f8", "ec": QUIET, "lw": 0.8}
 
 
 def _small(axis, cloud):
@@ -143,41 +148,41 @@ def architecture(model, path, data=None, seed=33):
     latents = np.asarray(model.encode(image[None]))
     again = np.where(spectra.MASK, np.asarray(model.reconstruct(latents))[0], 0.0)
     limits = np.percentile(again[spectra.MASK], (2, 99.9))
-    figure = plt.figure(figsize=(10, 3.3))
-    wide, height = 0.165, 0.5
-    show(titled(figure, (0.01, 0.26, wide, height), "log spectrum",
+    figure = plt.figure(figsize=(10, 2.9))
+    wide, height = 0.155, 0.155 * 10 / 2.9
+    show(titled(figure, (0.01, 0.2, wide, height), "log spectrum",
                 f"{shape.rows} × {shape.columns}, f$_x$ ≥ 0"), whole_plane(image), SPECTRUM, limits)
-    show(titled(figure, (0.825, 0.26, wide, height), "expected log power",
+    show(titled(figure, (0.835, 0.2, wide, height), "expected log power",
                 f"{shape.rows} × {shape.columns}"), whole_plane(again), SPECTRUM, limits)
     texts = (f"patches\n{down} × {across} of\n{shape.patch} × {shape.patch}",
              f"embed, shared\n{shape.patch**2} → {shape.features}",
              f"mix\n{down * across * shape.features} → {shape.hidden}",
              f"deep, residual\n{shape.hidden} → {shape.hidden}")
-    heights, xs = (0.5, 0.42, 0.3, 0.3), (0.188, 0.258, 0.333, 0.408)
+    heights, xs = (0.53, 0.45, 0.34, 0.34), (0.192, 0.262, 0.332, 0.402)
     for text, tall, x in zip(texts, heights, xs, strict=True):
         _layer(figure, x, tall, text)
     back = (f"deep, residual\n{shape.hidden} → {shape.hidden}",
             f"mix\n{shape.hidden} → {down * across * shape.features}",
             f"out, shared\n{shape.features} → {shape.patch**2}", "patches\njoined")
-    for text, tall, x in zip(back, heights[::-1], (0.562, 0.637, 0.712, 0.782), strict=True):
+    for text, tall, x in zip(back, heights[::-1], (0.558, 0.628, 0.698, 0.768), strict=True):
         _layer(figure, x, tall, text)
-    bars = figure.add_axes((0.492, 0.35, 0.04, 0.32))
+    bars = figure.add_axes((0.482, 0.29, 0.04, 0.35))
     bars.barh(range(shape.latents), latents[0], color=COLOURS["C10"], height=0.7)
     bars.axvline(0, color=QUIET, lw=0.6)
     bars.set(xticks=[], yticks=[])
     bars.spines[:].set_visible(False)
-    figure.text(0.512, 0.72, f"{shape.latents} latents", ha="center", fontsize=9, weight="bold")
-    figure.text(0.512, 0.3, "mean, variance", ha="center", va="top", fontsize=7.5)
-    figure.text(0.33, 0.9, "encoder", ha="center", fontsize=10, weight="bold", color=INK)
-    figure.text(0.70, 0.9, "decoder", ha="center", fontsize=10, weight="bold", color=INK)
-    figure.text(0.512, 0.05, "bins are exponential about the expected power, that is the "
+    figure.text(0.502, 0.67, f"{shape.latents} latents", ha="center", fontsize=9, weight="bold")
+    figure.text(0.502, 0.26, "mean, variance", ha="center", va="top", fontsize=7.5)
+    figure.text(0.32, 0.86, "encoder", ha="center", fontsize=10, weight="bold", color=INK)
+    figure.text(0.686, 0.86, "decoder", ha="center", fontsize=10, weight="bold", color=INK)
+    figure.text(0.502, 0.03, "bins are exponential about the expected power, that is the "
                 "likelihood of the ELBO; no convolutions", ha="center", fontsize=8, color=INK)
     save(figure, path, dpi=170)
 
 
-def _layer(figure, left, tall, text, width=0.058):
-    """A box about the middle of the height, its text turned."""
-    figure.add_artist(FancyBboxPatch((left, 0.51 - tall / 2), width, tall,
+def _layer(figure, left, tall, text, width=0.046):
+    """A box about the middle of the pictures, its text turned."""
+    figure.add_artist(FancyBboxPatch((left, 0.467 - tall / 2), width, tall,
                                      transform=figure.transFigure, **BOX))
-    figure.text(left + width / 2, 0.51, text, rotation=90, ha="center", va="center", fontsize=7.5,
+    figure.text(left + width / 2, 0.467, text, rotation=90, ha="center", va="center", fontsize=7.5,
                 linespacing=1.3)
