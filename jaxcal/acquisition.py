@@ -71,28 +71,30 @@ def next_step(key, candidates, weights, parameters, experiment, map_, is_knob, r
 
 
 REFINED_TRIALS = 48
-NEAR, FAR = 4.0, 20.0  # waves of C10 at the aperture's edge: offset from the tuning setting
-LINE_FOCUS = 0.4, 1.3  # C12 of a trial, in units of its C10
+NEAR, FAR = 7.0, 18.0  # waves of C10 at the aperture's edge: offset from the tuning setting
+LINE_FOCUS = 0.8, 1.15  # C12 of a trial, in units of its C10
+ASIDE = 0.05, 1.0  # waves of the other knobs, standard deviation: beside knobs of C10, C12; alone
 SOLUTIONS = 3  # likeliest that a step is judged by
-ASIDE = 0.25  # waves: standard deviation of the other coefficients
 
 
 def refined_trials(key, knob_names, optics):
     """States (REFINED_TRIALS, P), nm, in which a frame tells much of the others.
 
     Defocus spreads the film's rings over the spectrum; C12 of the size of C10 makes streaks, whose
-    direction and opening depend on the least change from window to window.
+    direction and opening depend on the least change from window to window. The other knobs all but
+    tune, as coma blurs the streaks; without a knob of the first order they must do alone.
     """
-    sign, far, ratio, azimuth, aside = jax.random.split(key, 5)
+    sign, far, ratio, azimuth, others = jax.random.split(key, 5)
     count = (REFINED_TRIALS,)
     defocus = (jax.random.rademacher(sign, count, float)
                * jnp.exp(jax.random.uniform(far, count, float, np.log(NEAR), np.log(FAR))))
     twofold = jnp.abs(defocus) * jax.random.uniform(ratio, count, float, *LINE_FOCUS)
     angle = jax.random.uniform(azimuth, count, float, 0.0, 2 * jnp.pi)
-    waves = ASIDE * jax.random.normal(aside, (*count, len(aberrations.NAMES)), float)
+    places = aberrations.indices(knob_names)
+    aside = ASIDE[0] if np.any(aberrations.ORDER[places] == 1) else ASIDE[1]
+    waves = aside * jax.random.normal(others, (*count, len(aberrations.NAMES)), float)
     first = jnp.stack([defocus, twofold * jnp.cos(angle), twofold * jnp.sin(angle)], 1)
     waves = np.asarray(waves.at[:, :3].set(first), float)
-    places = aberrations.indices(knob_names)
     return waves[:, places] / edge_waves(optics)[places]
 
 

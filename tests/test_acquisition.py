@@ -168,9 +168,11 @@ def test_trial_states_are_line_foci_in_waves():
         low, high = acquisition.LINE_FOCUS
         assert np.all(ratio >= low * (1 - 1e-6)) and np.all(ratio <= high * (1 + 1e-6))
         assert ratio.max() > 1.0
-        assert 0.5 < waves[:, 3].std() / acquisition.ASIDE < 1.5
-    only = acquisition.refined_trials(jax.random.key(0), ("C30",), Optics(200.0, 20.0, 0.2))
-    assert only.shape == (acquisition.REFINED_TRIALS, 1)
+        assert 0.5 < waves[:, 3].std() / acquisition.ASIDE[0] < 1.5
+        only = acquisition.refined_trials(jax.random.key(0), ("C30",), optics)
+        assert only.shape == (acquisition.REFINED_TRIALS, 1)
+        waves = only * edge_waves(optics)[indices(("C30",))]
+        assert 0.5 < waves.std() / acquisition.ASIDE[1] < 1.5
 
 
 def test_the_step_of_the_largest_gain_is_taken(monkeypatch):
