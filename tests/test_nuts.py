@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from jaxcal import em
 from jaxcal.latent_map import Hyperparameters, Prior
 
-pytest.importorskip("numpyro", reason="pip install '.[nuts]'")
+pytest.importorskip("numpyro", reason="pip install '.[evidence]'")
 sys.path.append(str(Path(__file__).parent.parent))
 from benchmarks import nuts  # noqa: E402
 
