@@ -76,7 +76,7 @@ def one(seed: int, frames: int, model=None) -> dict:
     z = best.point.z.copy()
     places = aberrations.indices(problem.free)
     z[: len(places)] = truth[places] / problem.sd.state
-    bound = refine.solution(refine.evaluate(z, problem), problem, True).covariance_nm2
+    bound, _ = refine.laplace(refine.evaluate(z, problem), problem)
     return {"seed": seed, "error_nm": (best.x0_nm - truth[:7]).tolist(),
             "sd_nm": np.sqrt(np.diag(best.covariance_nm2)).tolist(),
             "bound_nm": np.sqrt(np.diag(bound)).tolist(), "weight": float(found.weights[0]),

@@ -1,6 +1,6 @@
 """Is EM's posterior that of its model? x0 and the map's hyperparameters sampled together by NUTS.
 
-    python -m benchmarks.nuts [--chains 4] [--samples 500] [--runs 4]        pip install '.[evidence]'
+    python -m benchmarks.nuts [--chains 4] [--samples 500] [--runs 4]    (pip install '.[evidence]')
 
 A simulated microscope with three knobs shows six frames. EM and the sampler get the same latents,
 the same map, the same log likelihood and priors (`jaxcal.em`, `jaxcal.latent_map`). EM settles on

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcal import aberrations, hologram
+from jaxcal.optics import edge_waves
 from jaxcal.unknowns import (
     STRENGTH_SD,
     Measured,
@@ -38,7 +39,8 @@ NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move w
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
-DOUBT = 20.0  # log evidence that it takes to believe that the knobs do not act as told
+DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
+THEORY_WAVES = 0.02  # error of the theory's own in each knob's aberration, at the aperture's edge
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
@@ -287,16 +289,30 @@ def _front(points, problem, behind=BEHIND) -> list[Point]:
 def solution(point: Point, problem: Problem, settled: bool) -> Solution:
     """What an end of a climb says about the knobs.
 
-    The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift).
+    The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift). The
+    covariances are Laplace's with the error of the theory itself, which more frames do not lessen.
     """
+    found = decode(point.z, problem)
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    gain = np.eye(len(rows)) + found.gain
+    inverse = np.linalg.inv(gain)
+    tuned = -inverse @ (found.state[rows] + problem.measured.last * found.drift)
+    of_state, of_tuned = laplace(point, problem)
+    own = theory_nm2(problem)
+    return Solution(point, found.state[rows], of_state + own, tuned,
+                    of_tuned + inverse @ own @ inverse.T, gain, found.drift,
+                    log_evidence(point, problem), settled)
+
+
+def laplace(point: Point, problem: Problem):
+    """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
     active = np.flatnonzero(problem.active)
     covariance = np.zeros_like(point.fisher)
     covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
     found = decode(point.z, problem)
     rows = [problem.free.index(name) for name in problem.knob_names]
-    count, sd = len(rows), flat(problem.sd)
-    gain, last = np.eye(count) + found.gain, problem.measured.last
-    inverse = np.linalg.inv(gain)
+    count, sd, last = len(rows), flat(problem.sd), problem.measured.last
+    inverse = np.linalg.inv(np.eye(count) + found.gain)
     tuned = -inverse @ (found.state[rows] + last * found.drift)
     of_state = np.zeros((count, sd.size))
     of_state[np.arange(count), rows] = 1.0
@@ -305,9 +321,13 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
     of_tuned[:, first:] = last * np.eye(count)
     of_tuned[:, first - count**2 : first] = np.kron(np.eye(count), tuned)
     of_state, of_tuned = of_state * sd, -inverse @ of_tuned * sd
-    return Solution(point, found.state[rows], of_state @ covariance @ of_state.T, tuned,
-                    of_tuned @ covariance @ of_tuned.T, gain, found.drift,
-                    log_evidence(point, problem), settled)
+    return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
+
+
+def theory_nm2(problem: Problem) -> np.ndarray:
+    """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
+    places = aberrations.indices(problem.knob_names)
+    return np.diag((THEORY_WAVES / edge_waves(problem.optics)[places]) ** 2)
 
 
 def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray:

@@ -124,8 +124,8 @@ def _ring(distance):
     return np.concatenate([np.zeros((1, 2)), around])
 
 
-TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.31)
-WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.2)
+TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.4)
+WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.26)
 LAYOUTS = (TILES, WHOLE)
 GLIMPSE = replace(TILES, highest=12.0)  # what decides between basins, a tenth of the work
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import aberrations, hologram, refine, tiles, unknowns
-from jaxcal.optics import Optics
+from jaxcal.optics import Optics, edge_waves
 
 OPTICS = Optics(200.0, 20.0, 0.19)
 KNOBS = ("C10", "C12a", "C12b")
@@ -152,7 +152,8 @@ def test_knobs_that_act_otherwise_are_found_out():
 
 
 def test_widths_of_the_tuning_setting_are_propagated(found):
-    """u = -G^-1 (x0 + t d): the covariance is J C J^T with J by differences in z."""
+    """u = -G^-1 (x0 + t d): the covariance is J C J^T with J by differences in z, and what the
+    theory errs by in x0 adds to it."""
     wide = unknowns.with_actuator(found.problem)
     point = refine.evaluate(found.solutions[0].point.z, wide)
     made_ = refine.solution(point, wide, True)
@@ -171,7 +172,14 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
         columns.append((tuned(point.z + step) - tuned(point.z - step)) / 2e-4)
     jacobian = np.array(columns).T
     covariance = np.linalg.inv(point.fisher[np.ix_(active, active)])
-    assert_allclose(made_.tuned_covariance_nm2, jacobian @ covariance @ jacobian.T, rtol=1e-5)
+    of_state, of_tuned = refine.laplace(point, wide)
+    assert_allclose(of_tuned, jacobian @ covariance @ jacobian.T, rtol=1e-5)
+    edge = edge_waves(wide.optics)[aberrations.indices(KNOBS)]
+    own = np.diag((refine.THEORY_WAVES / edge) ** 2)
+    assert_allclose(refine.theory_nm2(wide), own)
+    assert_allclose(made_.covariance_nm2, of_state + own)
+    inverse = np.linalg.inv(made_.gain)
+    assert_allclose(made_.tuned_covariance_nm2, of_tuned + inverse @ own @ inverse.T)
     assert np.all(np.diag(made_.tuned_covariance_nm2) > np.diag(made_.covariance_nm2))
     assert part["drift"].stop == point.z.size
 
