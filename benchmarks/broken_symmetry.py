@@ -168,11 +168,12 @@ def main(arguments=None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instruments", type=int, default=4)
     parser.add_argument("--semi-angle", type=float, default=30.0, help="mrad")
-    parser.add_argument("--quick", action="store_true", help="two instruments, C30 alone, no table")
+    parser.add_argument("--quick", action="store_true", help="two instruments, C30 alone")
     parser.add_argument("--lines", type=Path, default=LINES, help="where results are kept")
-    parser.add_argument("--json", type=Path, default=RESULT)
-    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--document", type=Path)
     options = parser.parse_args(arguments)
+    provenance.fill_in(options, json=RESULT, document=provenance.DOCUMENT)
     if options.instruments < 2:
         parser.error("--instruments should be at least 2")
     values, count = (QUICK_NM, 2) if options.quick else (VALUES_NM, options.instruments)
@@ -189,14 +190,13 @@ def main(arguments=None) -> int:
                     closed_loop.keep(options.lines, wanted, done[seed])
                 rows.append(case | done[seed])
         print(f"{seed - FIRST_SEED + 1} of {count} instruments", file=sys.stderr, flush=True)
-    old = json.loads(options.json.read_text()) if options.json.is_file() else {"parts": {}}
     part = {"settings": made, "summary": summarise(rows), "rows": rows}
+    old = options.json is not None and options.json.is_file() and json.loads(
+        options.json.read_text())
     result = {"provenance": provenance.provenance(),
-              "parts": ({} if options.quick else old["parts"]) | {f"{options.semi_angle:g}": part}}
+              "parts": (old["parts"] if old else {}) | {f"{options.semi_angle:g}": part}}
     print(markdown(result))
-    if not options.quick:
-        provenance.write(options.json, result)
-        provenance.put("broken_symmetry", markdown(result), options.document)
+    provenance.publish(result, "broken_symmetry", markdown(result), options.json, options.document)
     return 0 if ordered(part["summary"]) else 1
 
 

@@ -255,10 +255,11 @@ def parse(arguments=None):
     parser.add_argument("--folder", type=Path, default=reality.FOLDER)
     parser.add_argument("--no-reality", dest="reality", action="store_false")
     parser.add_argument("--lines", type=Path, default=LINES, help="where finished runs are kept")
-    parser.add_argument("--json", type=Path, default=RESULT)
-    parser.add_argument("--figure", type=Path, default=FIGURE)
-    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--document", type=Path)
     options = parser.parse_args(arguments)
+    provenance.fill_in(options, json=RESULT, figure=FIGURE, document=provenance.DOCUMENT)
     try:
         options.counts = tuple(sorted({int(n) for n in options.counts.split(",")}))
     except ValueError:
@@ -289,9 +290,8 @@ def main(arguments=None) -> int:
             "runs": runs}
     made["orderings"] = summary.orderings(made["summary"], options.budget)
     text = summary.markdown(made)
-    if not options.quick:
-        provenance.write(options.json, made)
-        provenance.put("comparison", text, options.document)
+    provenance.publish(made, "comparison", text, options.json, options.document)
+    if options.figure is not None:
         summary.draw(made["summary"], options.figure)
     print(text)
     return 0 if all(entry["kept"] for entry in made["orderings"]) else 1

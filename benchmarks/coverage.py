@@ -11,7 +11,7 @@ it says. The Cramer-Rao bound is the inverse Fisher information, prior included,
 
 An instrument is kept as soon as it is done; after an interruption the same command goes on. Writes
 ``benchmarks/results/coverage.json``, one part for each form and number of frames, and the table in
-``docs/results.md``.
+``docs/results.md``; parts that were measured with other code are dropped.
 """
 
 import argparse
@@ -157,6 +157,8 @@ def main(arguments=None) -> int:
     name = f"{options.frames}, start by EM" if options.full else str(options.frames)
     result = json.loads(options.json.read_text()) if options.json.is_file() else {"parts": {}}
     result["provenance"] = provenance.provenance()
+    result["parts"] = {key: part for key, part in result["parts"].items() if all(
+        part["settings"][what] == wanted[what] for what in ("code", "model"))}
     result["parts"][name] = {"settings": wanted, "summary": summarise(rows), "rows": rows}
     provenance.write(options.json, result)
     provenance.put("coverage", markdown(result), options.document)

@@ -343,11 +343,12 @@ def main(arguments=None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instruments", type=int, default=20)
     parser.add_argument("--draws", type=int, default=6, help="of the state, for two settings")
-    parser.add_argument("--quick", action="store_true", help="two instruments, one draw, no table")
-    parser.add_argument("--json", type=Path, default=RESULT)
-    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
-    parser.add_argument("--picture", type=Path, default=PICTURE)
+    parser.add_argument("--quick", action="store_true", help="two instruments and one draw")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--document", type=Path)
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args(arguments)
+    provenance.fill_in(options, json=RESULT, document=provenance.DOCUMENT, picture=PICTURE)
     if options.instruments < 1 or options.draws < 1:
         parser.error("--instruments and --draws should be at least 1")
     instruments, draws = (2, 1) if options.quick else (options.instruments, options.draws)
@@ -358,13 +359,12 @@ def main(arguments=None) -> int:
               "polynomials": of_polynomials(), "simulator": of_simulator(),
               "settings": of_settings(draws)}
     result["summary"] = summarise(result)
-    if not options.quick:
+    if options.picture is not None:
         picture(result, model, options.picture)
-        for run in result["process"][1:]:  # one is drawn, of the others the numbers are enough
-            for name in (*processes, "prior"):
-                del run[name]["along_C10"]
-        provenance.write(options.json, result)
-        provenance.put("identifiability", markdown(result), options.document)
+    for run in result["process"][1:]:  # one is drawn, of the others the numbers are enough
+        for name in (*processes, "prior"):
+            del run[name]["along_C10"]
+    provenance.publish(result, "identifiability", markdown(result), options.json, options.document)
     print(markdown(result))
     claims = as_claimed(result)
     print(*("NOT SO: " + claim for claim, so in claims.items() if not so), sep="\n")

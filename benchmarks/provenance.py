@@ -66,6 +66,21 @@ def write(path, result) -> None:
     write_text(path, json.dumps(result, indent=1) + "\n")
 
 
+def fill_in(options, **places) -> None:
+    """Where a full run writes if nothing else was said; a quick one writes only where told to."""
+    for name, place in places.items():
+        if getattr(options, name) is None and not options.quick:
+            setattr(options, name, place)
+
+
+def publish(result, name: str, text: str, json_path, document) -> None:
+    """Write a result and put its table ``name`` into a document; None: nowhere."""
+    if json_path is not None:
+        write(json_path, result)
+    if document is not None:
+        put(name, text, document)
+
+
 def markdown(header, rows) -> str:
     """A markdown table; the first column is text, the others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]

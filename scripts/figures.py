@@ -1,6 +1,7 @@
 """Draw the figures of the README and the documentation.
 
-    python scripts/figures.py [--only NAME ...] [--again] [--reality FOLDER] [--out docs]
+    python scripts/figures.py [--only NAME ...] [--again] [--out docs]
+                              [--reality FOLDER] [--results benchmarks/results]
 
 A figure whose PNG was made from the same package, scripts, model and data is left as it is, so that
 after an interruption the same command goes on; ``--again`` draws in any case. A figure that needs
@@ -35,12 +36,12 @@ SHIPPED = ROOT / "jaxcal" / "models" / "default.safetensors"
 
 @dataclass(frozen=True)
 class Figure:
-    """draw: (model, path, data) -> None; tells: what is to be seen; data: a file or folder it is
-    drawn from, or None."""
+    """draw: (model, path, data) -> None; tells: what is to be seen; data: what it is drawn from:
+    REALITY, the folder of series, or a file among the results of the benchmarks."""
 
     draw: Callable
     tells: str
-    data: Path | None = None
+    data: Path | str | None = None
 
 
 FIGURES = {
@@ -56,7 +57,7 @@ FIGURES = {
     "map": Figure(inference.map_, "the map before and after the M-step"),
     "windows": Figure(inference.windows, "spectra of windows beside the theory's"),
     "broken_symmetry": Figure(elsewhere.broken_symmetry, "bias by a fixed even aberration",
-                              RESULTS / "broken_symmetry.json"),
+                              "broken_symmetry.json"),
     "telescope": Figure(elsewhere.telescope_, "the same EM on a telescope"),
 }
 __doc__ += "\n" + "\n".join(f"    {name:16s} {f.tells}" for name, f in FIGURES.items()) + "\n"
@@ -75,10 +76,11 @@ def inputs(figure: Figure, weights: Path, data: Path | None) -> str:
     return total.hexdigest()[:16]
 
 
-def draw(name: str, out: Path, weights=None, reality: Path = REALITY, again=False) -> str:
+def draw(name: str, out: Path, weights=None, reality: Path = REALITY, again=False,
+         results: Path = RESULTS) -> str:
     """Draw one figure where that is needed; what was done."""
     figure = FIGURES[name]
-    data = reality if figure.data == REALITY else figure.data
+    data = reality if figure.data == REALITY else figure.data and results / figure.data
     if data is not None and not data.exists():
         return f"skipped, {data} is not there"
     path = out / f"{name}.png"
@@ -101,12 +103,14 @@ def main(arguments=None) -> int:
     parser.add_argument("--again", action="store_true", help="draw also what is up to date")
     parser.add_argument("--model", help="weights (default: the shipped model)")
     parser.add_argument("--reality", type=Path, default=REALITY, help="series of another simulator")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="of the benchmarks")
     parser.add_argument("--out", type=Path, default=DOCS)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(options.only, 1):
         print(f"{number}/{len(options.only)} {name} ...", flush=True)
-        told = draw(name, options.out, options.model, options.reality.resolve(), options.again)
+        told = draw(name, options.out, options.model, options.reality.resolve(), options.again,
+                    options.results)
         print(f"    {told}", flush=True)
     return 0
 

@@ -1,0 +1,186 @@
+"""Measure every table and draw every figure of the documentation.
+
+    python scripts/reproduce.py [--out DIR] [--only NAME ...] [--again] [--folder ../shared/reality]
+    python scripts/reproduce.py --quick [--out DIR]
+
+Everything goes into DIR: ``results.md`` with the tables, the figures, ``results/`` with the numbers
+as JSON; without ``--out`` to its place in the repository. What was measured with this very code is
+left alone (``--again`` measures it in any case), and every benchmark keeps its finished runs, so
+that after an interruption the same command goes on. A step that fails does not stop the others.
+``--quick`` takes minutes: on a few instruments, whether what is claimed comes out in the claimed
+order. The exit status is 0 only where every step ended with what it promises. The steps, with
+minutes on two cores:
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import provenance  # noqa: E402
+
+REALITY = ROOT.parent / "shared" / "reality"
+QUICK_OUT = ROOT / "build" / "quick"
+
+
+class Step(NamedTuple):
+    """One call of a script.
+
+    script: what follows ``python``; arguments; minutes: about, on two cores; writes: kinds of
+    `place`, with the names; quick: arguments of its small form, None where there is none; reality:
+    whether it needs the series of another simulator.
+    """
+
+    script: tuple[str, ...]
+    arguments: tuple[str, ...]
+    minutes: float
+    writes: dict[str, str]
+    quick: tuple[str, ...] | None = None
+    reality: bool = False
+
+
+def _benchmark(name, *arguments, minutes, lines=False, json_name=None, quick=None, reality=False,
+               **pictures) -> Step:
+    writes = {"json": json_name or name, "document": "results.md", **pictures}
+    return Step(("-m", f"benchmarks.{name}"), arguments, minutes,
+                writes | ({"lines": name} if lines else {}), quick, reality)
+
+
+def _coverage(frames: int, instruments: int, minutes: float) -> Step:
+    return _benchmark("coverage", "--frames", str(frames), "--instruments", str(instruments),
+                      minutes=minutes, lines=True)
+
+
+STEPS = {
+    "speed": Step(("-m", "benchmarks"), (), 1, {"json": "speed", "document": "results.md"}),
+    "identifiability": _benchmark("identifiability", minutes=3, quick=("--quick",),
+                                  picture="identifiability.png"),
+    "nuts": _benchmark("nuts", minutes=3),
+    "reality": _benchmark("reality", "--frames", "4,8,12", "--published", minutes=12,
+                          reality=True),
+    "coverage": _coverage(8, 500, 22),
+    "coverage_5": _coverage(5, 40, 2),
+    "coverage_10": _coverage(10, 40, 3),
+    "coverage_20": _coverage(20, 40, 6),
+    "closed_loop": _benchmark("closed_loop", minutes=40, lines=True),
+    "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "16", minutes=8,
+                                      lines=True, json_name="closed_loop_latents"),
+    "steps": _benchmark("steps", minutes=15, lines=True),
+    "bound": _benchmark("bound", "--cases", "20", minutes=15),
+    "broken_symmetry": _benchmark("broken_symmetry", minutes=15, lines=True, quick=("--quick",)),
+    "comparison": _benchmark("comparison", "--instruments", "16", minutes=45, lines=True,
+                             quick=("--quick",), figure="comparison.svg"),
+    "telescope": Step(("scripts/telescope.py",), (), 1, {},
+                      quick=("--instruments", "3", "--samples", "3000")),
+    "figures": Step(("scripts/figures.py",), (), 3, {"out": "", "results": ""},
+                    quick=("--only", "reconstruction", "windows")),
+}
+__doc__ += "\n" + "\n".join(
+    f"    {name:20s} {' '.join((*step.script, *step.arguments)):62s} {step.minutes:3.0f}"
+    for name, step in STEPS.items()) + "\n"
+
+
+def place(kind: str, name: str, out: Path | None) -> Path:
+    """Where an output of a step goes, under ``out`` or in the repository where that is None."""
+    if kind == "json":
+        return (out / "results" if out else provenance.RESULTS) / f"{name}.json"
+    if kind == "results":
+        return out / "results" if out else provenance.RESULTS
+    if kind == "lines":
+        return (out / "runs" if out else ROOT / "build") / f"{name}.jsonl"
+    return (out or ROOT / "docs") / name  # the document, pictures, the folder of the figures
+
+
+def command(step: Step, out: Path | None, quick: bool = False, folder: Path | None = None):
+    """Arguments after ``python``."""
+    chosen = step.quick if quick else step.arguments
+    outputs = [part for kind, name in step.writes.items()
+               for part in (f"--{kind}", str(place(kind, name, out)))]
+    series = ["--folder", str(folder.resolve())] if step.reality else []
+    return (*step.script, *chosen, *outputs, *series)
+
+
+def without_tables(text: str) -> str:
+    """A document whose tables are empty, so that no old one is taken for a new one."""
+    return re.sub(r"(<!-- (?!end )(\w+) -->\n).*?(<!-- end \2 -->)", r"\1\3", text, flags=re.S)
+
+
+def made_from(arguments) -> str:
+    """Digest of what a step's numbers come from: the package, all scripts, the model, the call."""
+    scripts = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
+    return "-".join((provenance.code(), provenance.digest(*sorted(scripts), provenance.MODEL),
+                     " ".join(arguments)))
+
+
+def read_ledger(path: Path) -> dict:
+    """{name: {"made_from", "status", "minutes"}} of steps that ended; empty where unreadable."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def run(arguments) -> int:
+    """Exit status of ``python ARGUMENTS`` in the checkout, its output on this terminal."""
+    environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment,
+                          check=False).returncode
+
+
+def told(status: int) -> str:
+    return {0: "as promised", 1: "a promise is NOT KEPT"}.get(status, f"FAILED, status {status}")
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for everything (default: in place)")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="NAME")
+    parser.add_argument("--again", action="store_true", help="also what was measured already")
+    parser.add_argument("--quick", action="store_true", help="the small forms")
+    parser.add_argument("--folder", type=Path, default=REALITY, help="series of another simulator")
+    options = parser.parse_args(arguments)
+    out = options.out or (QUICK_OUT if options.quick else None)
+    if out is not None:
+        out = out.resolve()
+        (out / "results").mkdir(parents=True, exist_ok=True)
+        if not (out / "results.md").exists():
+            (out / "results.md").write_text(without_tables(provenance.DOCUMENT.read_text()))
+    names = [name for name in options.only if STEPS[name].quick or not options.quick]
+    record = (out or ROOT / "build") / "reproduce.json"
+    ledger, summary, start = read_ledger(record), {}, time.perf_counter()
+    for number, name in enumerate(names, 1):
+        step, begin = STEPS[name], time.perf_counter()
+        print(f"\n[{number}/{len(names)}] {name}"
+              + ("" if options.quick else f", about {step.minutes:g} min"), flush=True)
+        if step.reality and not options.folder.is_dir():
+            summary[name] = f"skipped: {options.folder} is not there"
+            continue
+        call = command(step, out, options.quick, options.folder)
+        source, before = made_from(call), ledger.get(name, {})
+        if before.get("made_from") == source and not options.again:
+            summary[name] = f"up to date, {told(before['status'])}"
+            continue
+        status = run(call)
+        minutes = (time.perf_counter() - begin) / 60
+        summary[name] = f"{told(status)}, {minutes:.1f} min"
+        if status in (0, 1):
+            ledger[name] = {"made_from": source, "status": status, "minutes": minutes}
+            provenance.write(record, ledger)
+    print(f"\n{(time.perf_counter() - start) / 60:.1f} min")
+    print("\n".join(f"{name:20s} {text}" for name, text in summary.items()))
+    return int(any("NOT KEPT" in text or "FAILED" in text for text in summary.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

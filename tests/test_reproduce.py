@@ -1,0 +1,139 @@
+"""One command makes all tables and figures: what it calls, what it skips, what it tells."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+spec = importlib.util.spec_from_file_location("jaxcal_reproduce", ROOT / "scripts" / "reproduce.py")
+reproduce = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reproduce)
+TWO = ("nuts", "telescope")
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """Calls instead of measurements: which steps were called, with the statuses to end with."""
+    made, status = [], {}
+
+    def run(arguments):
+        name = next(name for name, step in reproduce.STEPS.items()
+                    if arguments[: len(step.script)] == step.script
+                    and (arguments[len(step.script):][: len(step.arguments)] == step.arguments
+                         or step.quick))
+        made.append((name, arguments))
+        return status.get(name, 0)
+
+    monkeypatch.setattr(reproduce, "run", run)
+    return made, status, ["--out", str(tmp_path / "out"), "--folder", str(tmp_path)]
+
+
+def test_every_table_and_figure_of_the_documentation_is_made_by_a_step():
+    """The places for tables in docs/results.md against the names that the steps' scripts put, and
+    the pictures in docs/ against what the steps draw."""
+    places = set(re.findall(r"<!-- (?!end )(\w+) -->", (ROOT / "docs/results.md").read_text()))
+    modules = {step.script[1] for step in reproduce.STEPS.values() if step.script[0] == "-m"}
+    sources = "".join((ROOT / (f"{module.replace('.', '/')}.py" if "." in module
+                               else f"{module}/__main__.py")).read_text() for module in modules)
+    named = {place for place in places if f'"{place}"' in sources}
+    assert places - named <= {"reality_command", "reality_published"}
+    assert 'f"reality_{name}"' in sources
+    drawn = {name for step in reproduce.STEPS.values() for kind, name in step.writes.items()
+             if kind in ("picture", "figure")}
+    drawn |= {f"{name}.png" for name in re.findall(
+        r'^    "(\w+)": Figure', (ROOT / "scripts/figures.py").read_text(), re.M)}
+    shown = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg")}
+    assert shown and shown <= drawn
+
+
+def test_outputs_go_to_the_folder_or_to_their_places(tmp_path):
+    step = reproduce.STEPS["closed_loop"]
+    arguments = reproduce.command(step, tmp_path)
+    for flag, path in (("--json", "results/closed_loop.json"), ("--document", "results.md"),
+                       ("--lines", "runs/closed_loop.jsonl")):
+        assert arguments[arguments.index(flag) + 1] == str(tmp_path / path)
+    arguments = reproduce.command(step, None)
+    for flag, path in (("--json", "benchmarks/results/closed_loop.json"),
+                       ("--document", "docs/results.md"), ("--lines", "build/closed_loop.jsonl")):
+        assert arguments[arguments.index(flag) + 1] == str(ROOT / path)
+
+
+def test_a_new_folder_has_no_old_tables(calls, tmp_path):
+    _, _, options = calls
+    assert reproduce.main(["--only", *TWO, *options]) == 0
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "<!-- nuts -->\n<!-- end nuts -->" in text and "EM beside a sampler" in text
+    assert reproduce.without_tables(text) == text
+
+
+def test_a_step_that_was_measured_with_this_code_is_left_alone(calls, capsys, monkeypatch):
+    made, status, options = calls
+    two = ["--only", *TWO, *options]
+    status["nuts"] = 1
+    assert reproduce.main(two) == 1
+    assert re.search(r"^nuts +a promise is NOT KEPT", capsys.readouterr().out, re.M)
+    assert [name for name, _ in made] == list(TWO)
+    assert reproduce.main(two) == 1 and len(made) == 2  # still not kept
+    assert reproduce.main([*two, "--again"]) == 1 and len(made) == 4
+    monkeypatch.setattr(reproduce, "made_from", lambda arguments: "other code")
+    assert reproduce.main(two) == 1 and len(made) == 6
+
+
+def test_a_step_that_fails_is_tried_again_and_stops_no_other(calls, capsys):
+    made, status, options = calls
+    status["nuts"] = 2
+    two = ["--only", *TWO, *options]
+    assert reproduce.main(two) == 1 and len(made) == 2
+    assert "FAILED, status 2" in capsys.readouterr().out
+    status.clear()
+    assert reproduce.main(two) == 0 and len(made) == 3  # the telescope was done
+
+
+def test_a_ledger_that_was_torn_is_made_anew(calls, tmp_path):
+    made, _, options = calls
+    ledger = tmp_path / "out" / "reproduce.json"
+    ledger.parent.mkdir()
+    ledger.write_text('{"nuts": {')
+    assert reproduce.main(["--only", "nuts", *options]) == 0 and len(made) == 1
+    assert json.loads(ledger.read_text())["nuts"]["status"] == 0
+
+
+def test_series_of_the_other_simulator_are_passed_on_or_missed(calls, capsys, tmp_path):
+    made, _, options = calls
+    assert reproduce.main(["--only", "reality", *options]) == 0
+    assert made[-1][1][-2:] == ("--folder", str(tmp_path.resolve()))
+    options[-1] = str(tmp_path / "nowhere")
+    assert reproduce.main(["--only", "reality", *options, "--again"]) == 0 and len(made) == 1
+    assert "skipped" in capsys.readouterr().out
+
+
+def test_quick_takes_the_small_forms(calls):
+    made, _, options = calls
+    assert reproduce.main(["--quick", *options]) == 0
+    small = [name for name, step in reproduce.STEPS.items() if step.quick]
+    assert [name for name, _ in made] == small
+    for name, arguments in made:
+        step = reproduce.STEPS[name]
+        assert arguments[len(step.script):][: len(step.quick)] == step.quick
+
+
+def test_a_command_that_ends_badly_is_told_by_its_status():
+    assert reproduce.run(("-c", "import sys, benchmarks; sys.exit(3)")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_claims_hold_on_a_few_instruments(tmp_path, capfd):
+    """The orderings that the documentation claims, in their smallest form, without training."""
+    status = reproduce.main(["--quick", "--out", str(tmp_path)])
+    assert status == 0, capfd.readouterr().out[-3000:]
+    text = (tmp_path / "results.md").read_text()
+    for name in ("identifiability", "broken_symmetry", "comparison"):
+        assert f"<!-- {name} -->\n<!-- end" not in text
+        assert (tmp_path / "results" / f"{name}.json").is_file()
+    assert (tmp_path / "windows.png").is_file() and (tmp_path / "identifiability.png").is_file()
