@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import ceos_server
 import pytest
 import standins
 
@@ -52,6 +54,9 @@ def test_the_two_commands_are_one_line_each_and_need_only_python():
 def test_python_blocks_run(tmp_path, monkeypatch):
     """As they stand, the instrument and the long calibration stood in for."""
     monkeypatch.chdir(tmp_path)
+    corrector, connect = ceos_server.Server(), socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda place, timeout: connect(
+        ("127.0.0.1", corrector.port), timeout))
     moves, asked = [], []
 
     def calibrate(microscope, *, frames):
@@ -71,14 +76,16 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     }
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), dict(surroundings))
-    assert asked == [10, 10]
+    corrector.close()
+    assert asked == [10, 10, 10]
+    assert corrector.state == {"C1": [1e-9], "A1": pytest.approx([2e-9, 3e-9])}
     assert moves == [{"C10": 1.0, "C12a": 2.0, "C12b": 3.0}]
     assert len(jaxcal.read_series("monday.h5")) == 3
     assert Path("tuned.html").stat().st_size > 0
 
 
 def test_a_microscope_and_the_interface_take_ten_lines():
-    _, microscope, interface = blocks("python")
+    _, microscope, _, interface = blocks("python")
     for block in (microscope, interface):
         lines = [line for line in block.splitlines() if line.strip()]
         assert len(lines) <= 11, "ten lines and the import"

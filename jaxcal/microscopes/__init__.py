@@ -1,4 +1,8 @@
-"""Microscopes: what turns knobs and takes frames."""
+"""Microscopes: what turns knobs and takes frames.
+
+Adapters to real instruments are imported where they are used: `jaxcal.microscopes.ceos`.
+"""
+
 
 from jaxcal.microscopes.protocol import Microscope
 from jaxcal.microscopes.replay import ReplayMicroscope

@@ -1,0 +1,133 @@
+"""The knobs of a CEOS corrector: units, names, increments, and answers that are none."""
+
+import socket
+
+import ceos_server
+import numpy as np
+import pytest
+import standins
+from numpy.testing import assert_allclose
+
+from jaxcal import Microscope
+from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, CorrectorError, netstring
+from jaxcal.microscopes.simulated import SEVEN
+
+CALL = dict(name="A1", value=[1e-9, 0.0], target=[0.0, 0.0], select="fine")
+
+
+@pytest.fixture
+def server():
+    made = ceos_server.Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def corrector(server):
+    with CeosCorrector("127.0.0.1", server.port, timeout_s=0.5) as made:
+        yield made
+
+
+def microscope(corrector, names=SEVEN, **options):
+    return CeosMicroscope(corrector, lambda: standins.frames(1)[0], standins.optics(), names,
+                          **options)
+
+
+def test_it_is_a_microscope(corrector):
+    bench = microscope(corrector)
+    assert isinstance(bench, Microscope) and bench.acquire().ndim == 2
+
+
+def test_settings_arrive_as_increments_in_metres_and_ceos_names(server, corrector):
+    """C21 = 3 B2 and C23 = A2: what the corrector has ends at the setting, whatever the way."""
+    bench = microscope(corrector)
+    first = np.array([100.0, -20.0, 30.0, 600.0, -300.0, 500.0, 700.0])
+    second = np.array([80.0, -20.0, 30.0, 0.0, -300.0, -100.0, 700.0])
+    for knobs in (first, second):
+        bench.set(knobs)
+        assert_allclose(server.state["C1"], [knobs[0] * 1e-9])
+        assert_allclose(server.state["A1"], knobs[1:3] * 1e-9)
+        assert_allclose(server.state["B2"], knobs[3:5] * 1e-9 / 3, atol=1e-20)
+        assert_allclose(server.state["A2"], knobs[5:7] * 1e-9)
+        assert_allclose(bench.knobs_nm, knobs)
+    asked = [request["params"]["name"] for request in server.requests]
+    assert asked == ["C1", "A1", "B2", "A2", "C1", "B2", "A2"]  # A1 stood where it should
+    assert all(request["params"]["select"] == "fine" for request in server.requests)
+
+
+def test_one_half_of_a_pair_moves_alone(server, corrector):
+    bench = microscope(corrector, ("C12b",))
+    bench.set([5.0])
+    assert_allclose(server.state["A1"], [0.0, 5e-9], atol=1e-20)
+
+
+def test_the_other_sign_of_the_imaginary_part(server, corrector):
+    bench = microscope(corrector, ("C21b", "C23b"), flip_imaginary=True)
+    bench.set([30.0, 30.0])
+    assert_allclose(server.state["B2"], [0.0, -1e-8], atol=1e-20)
+    assert_allclose(server.state["A2"], [0.0, 3e-8], atol=1e-20)
+
+
+def test_limits_are_kept_and_nothing_moves(server, corrector):
+    bench = microscope(corrector, limits_nm={"C10": 200.0})
+    with pytest.raises(ValueError, match=r"C10 was asked to -201.0 nm, its limit is 200 nm"):
+        bench.set([-201.0, 50.0, 0, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="one finite setting"):
+        bench.set([np.nan] * 7)
+    assert not server.requests and not np.any(bench.knobs_nm)
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"select": "medium"}, "coarse, fine"), ({"limits_nm": {"C30": 5.0}}, "positive limit"),
+    ({"limits_nm": {"C10": -5.0}}, "positive limit"), ({"names": ("C11",)}, "C11"),
+])
+def test_options_that_are_wrong_are_named(corrector, options, words):
+    with pytest.raises(ValueError, match=words):
+        microscope(corrector, **options)
+
+
+def test_a_refusal_is_told_in_the_correctors_words_and_the_sum_is_kept(server, corrector):
+    """C1 was done, A1 refused: the sum says so, and the next setting makes up for it."""
+    bench = microscope(corrector, ("C10", "C12a", "C12b"))
+    server.faults = [None, "refuse"]
+    with pytest.raises(CorrectorError, match="refused correctAberration: lens current out of"):
+        bench.set([10.0, 20.0, 30.0])
+    assert_allclose(bench.knobs_nm, [10.0, 0.0, 0.0])
+    bench.set([10.0, 20.0, 30.0])
+    assert_allclose(bench.knobs_nm, [10.0, 20.0, 30.0])
+    assert_allclose(server.state["C1"], [1e-8])
+    assert_allclose(server.state["A1"], [2e-8, 3e-8])
+
+
+@pytest.mark.parametrize("fault", ["drop", "silent", "broken", "length", "not json", "binary",
+                                   "list", "huge"])
+def test_an_answer_that_is_none(server, corrector, fault):
+    """One error that says what is not known; the connection is not used again."""
+    server.faults = [fault]
+    with pytest.raises(CorrectorError, match="whether it was done is not known"):
+        corrector.call("correctAberration", **CALL)
+    with pytest.raises(CorrectorError):
+        corrector.call("getInfo")
+
+
+@pytest.mark.parametrize("fault", ["stale", "split"])
+def test_an_answer_that_comes_in_pieces_or_after_an_old_one(server, corrector, fault):
+    server.faults = [fault]
+    assert corrector.call("getInfo") == {"type": "DCOR"}
+    assert corrector.call("getInfo") == {"type": "DCOR"}
+
+
+def test_an_answer_that_takes_its_time(server, corrector):
+    server.delay_s = 0.2
+    assert corrector.call("getInfo") == {"type": "DCOR"}
+
+
+def test_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(CorrectorError, match="no corrector answers at 127.0.0.1:"):
+        CeosCorrector("127.0.0.1", port, timeout_s=0.5)
+
+
+def test_netstrings_count_bytes():
+    assert netstring("{\"µ\": 1}".encode()) == b"9:{\"\xc2\xb5\": 1},"
