@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
 SHOWN = {"report", "figures", "console", "cli", "commands", "notations", "notation_reports",
-         "ceos", "replay"}  # modules that no number depends on
+         "ceos", "nion", "replay"}  # modules that no number depends on
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
 
 

@@ -1,6 +1,7 @@
 """Microscopes: what turns knobs and takes frames.
 
-Adapters to real instruments are imported where they are used: `jaxcal.microscopes.ceos`.
+Adapters to real instruments are imported where they are used: `jaxcal.microscopes.ceos`,
+`jaxcal.microscopes.nion`.
 """
 
 

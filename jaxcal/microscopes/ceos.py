@@ -12,7 +12,7 @@ import socket
 import numpy as np
 
 from jaxcal import notations
-from jaxcal.microscopes.protocol import settings
+from jaxcal.microscopes.protocol import limits, settings
 
 PORT = 7072
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
@@ -148,11 +148,7 @@ class CeosMicroscope:
         self.corrector, self.acquire, self.optics = corrector, acquire, optics
         self.knob_names, self.knobs_nm = tuple(knob_names), np.zeros(len(knob_names))
         self._select, self._flip = select, flip_imaginary
-        limits = dict(limits_nm or {})
-        self._limits = np.array([limits.pop(name, np.inf) for name in self.knob_names], float)
-        if limits or not np.all(self._limits > 0):
-            raise ValueError(f"limits_nm should give a positive limit in nm for some of "
-                             f"{', '.join(self.knob_names)}, got {limits_nm}")
+        self._limits = limits(limits_nm, self.knob_names)
         self._own = {}  # the corrector's name -> places of its knobs
         for place, knob in enumerate(self.knob_names):
             (name,) = self._in_metres({knob: 1.0})
@@ -166,12 +162,7 @@ class CeosMicroscope:
                 has moved then.
             CorrectorError: the corrector refused or did not answer.
         """
-        wanted = settings(knobs_nm, self.knob_names)
-        beyond = np.flatnonzero(np.abs(wanted) > self._limits)
-        if beyond.size:
-            worst = int(beyond[0])
-            raise ValueError(f"{self.knob_names[worst]} was asked to {wanted[worst]:.1f} nm, its "
-                             f"limit is {self._limits[worst]:g} nm: nothing was moved")
+        wanted = settings(knobs_nm, self.knob_names, self._limits)
         for name, places in self._own.items():
             step = wanted[places] - self.knobs_nm[places]
             if not np.any(step):

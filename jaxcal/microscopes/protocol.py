@@ -32,11 +32,11 @@ class Microscope(Protocol):
         """Take one Ronchigram at the present setting: (H, W) counts, `[row = y, column = x]`."""
 
 
-def settings(knobs_nm, knob_names):
+def settings(knobs_nm, knob_names, limits=None):
     """Settings of all knobs as (P,) float64, nm.
 
     Raises:
-        ValueError: not one finite number for each knob.
+        ValueError: not one finite number for each knob, or one beyond its of the ``limits`` (P,).
     """
     knobs = np.asarray(knobs_nm, np.float64)
     if knobs.shape != (len(knob_names),) or not np.all(np.isfinite(knobs)):
@@ -44,4 +44,23 @@ def settings(knobs_nm, knob_names):
             f"expected one finite setting in nm for each of {', '.join(knob_names)}, got "
             f"{np.array2string(knobs, precision=4)}: give an array of shape ({len(knob_names)},)"
         )
+    beyond = np.flatnonzero(np.abs(knobs) > (np.inf if limits is None else limits))
+    if beyond.size:
+        worst = int(beyond[0])
+        raise ValueError(f"{knob_names[worst]} was asked to {knobs[worst]:.1f} nm, its limit is "
+                         f"{limits[worst]:g} nm: nothing was moved")
     return knobs
+
+
+def limits(limits_nm, knob_names) -> np.ndarray:
+    """Largest settings (P,), nm, of a mapping {knob: nm} of some of the knobs; infinite elsewhere.
+
+    Raises:
+        ValueError: a limit that is not positive or of no knob.
+    """
+    given = dict(limits_nm or {})
+    found = np.array([given.pop(name, np.inf) for name in knob_names], float)
+    if given or not np.all(found > 0):
+        raise ValueError(f"limits_nm should give a positive limit in nm for some of "
+                         f"{', '.join(knob_names)}, got {limits_nm}")
+    return found

@@ -1,0 +1,122 @@
+"""Nion Swift as a microscope: the knobs of a STEM controller, frames of its Ronchigram camera.
+
+Works on the objects that Nion Swift hands out, and imports nothing of it:
+
+    stem = Registry.get_component("stem_controller")
+    microscope = NionMicroscope(stem, stem.ronchigram_camera, optics)
+
+The controls C10, C12.a ... are in metres and in Krivanek's normalisation, with x to the right and y
+down, as here; the instrument simulator calls the halves of a pair C12.x and C12.y.
+"""
+
+import numpy as np
+
+from jaxcal.aberrations import indices
+from jaxcal.microscopes.protocol import limits, settings
+
+HALVES = {"a": ("a", "x"), "b": ("b", "y")}
+NM = 1e-9
+
+
+class InstrumentError(RuntimeError):
+    """The instrument did not do what it was asked for."""
+
+
+class NionMicroscope:
+    """Knobs and camera of a running Nion Swift.
+
+    Args:
+        stem: the STEM controller: ``TryGetVal``, ``SetValAndConfirm``.
+        camera: the Ronchigram camera: ``start_playing``, ``grab_next_to_start``, ``stop_playing``.
+        optics: nominal `jaxcal.Optics`; one pixel is that of the frames as they come, binned.
+        knob_names: Krivanek names of the controls to turn.
+        limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
+            setting beyond is refused before anything moves.
+        tolerance: how near a control has to come to be confirmed, in the controller's own units.
+        timeout_s: for a control to be confirmed, and for a frame.
+
+    Attributes:
+        knobs_nm: (P,) what the knobs were turned by, read from the controls, nm.
+
+    Raises:
+        ValueError: an unknown knob or limit.
+        InstrumentError: the controller has no such control.
+    """
+
+    name = "nion"
+
+    def __init__(self, stem, camera, optics, knob_names=("C10", "C12a", "C12b"), *,
+                 limits_nm=None, tolerance: float = 1.0, timeout_s: float = 20.0):
+        self._stem, self._camera, self.optics = stem, camera, optics
+        self.knob_names = tuple(knob_names)
+        indices(self.knob_names)
+        self._limits = limits(limits_nm, self.knob_names)
+        self._tolerance, self._timeout = tolerance, timeout_s
+        self._controls = [self._control(name) for name in self.knob_names]
+        self._start = self._read()
+
+    @property
+    def knobs_nm(self) -> np.ndarray:
+        """Where the controls stand, (P,) nm, counted from the start."""
+        return (self._read() - self._start) / NM
+
+    def set(self, knobs_nm) -> None:
+        """Turn the knobs to (P,) nm, counted from the start, and wait until they are there.
+
+        Raises:
+            ValueError: not one finite setting for each knob, or one beyond its limit; nothing
+                has moved then.
+            InstrumentError: a control was not confirmed; those before it have moved.
+        """
+        wanted = settings(knobs_nm, self.knob_names, self._limits)
+        for control, start, step in zip(self._controls, self._start, wanted, strict=True):
+            value = float(start + step * NM)
+            done = self._stem.SetValAndConfirm(
+                control, value, self._tolerance, int(1000 * self._timeout))
+            if not done:
+                raise InstrumentError(f"{control} was not confirmed at {value:.4g} m within "
+                                      f"{self._timeout:g} s: look at the instrument")
+
+    def acquire(self) -> np.ndarray:
+        """One Ronchigram (H, W), whose exposure begins after this is called.
+
+        Raises:
+            InstrumentError: no frame came in time, or one that is no image.
+        """
+        playing = bool(getattr(self._camera, "is_playing", False))
+        if not playing:
+            self._camera.start_playing()
+        try:
+            grabbed = self._camera.grab_next_to_start(timeout=self._timeout)
+        except Exception as error:
+            raise InstrumentError(f"the Ronchigram camera gave no frame within "
+                                  f"{self._timeout:g} s ({error}): is it running?") from error
+        finally:
+            if not playing:
+                self._camera.stop_playing()
+        frame = np.asarray(grabbed[0].data) if grabbed and grabbed[0] is not None else None
+        if frame is None or frame.ndim != 2:
+            shape = "nothing" if frame is None else f"an array of shape {frame.shape}"
+            raise InstrumentError(f"expected an image from the Ronchigram camera, got {shape}: "
+                                  f"check the camera's mode")
+        return frame
+
+    def _control(self, knob: str) -> str:
+        """The controller's name of a knob."""
+        tried = [knob] if knob[-1].isdigit() else [
+            f"{knob[:-1]}.{half}" for half in HALVES[knob[-1]]]
+        for name in tried:
+            if self._stem.TryGetVal(name)[0]:
+                return name
+        raise InstrumentError(f"the controller has no control {' or '.join(tried)} for the knob "
+                              f"{knob}: leave it out of knob_names")
+
+    def _read(self) -> np.ndarray:
+        """Values (P,) of the controls, m."""
+        values = []
+        for control in self._controls:
+            known, value = self._stem.TryGetVal(control)
+            if not known:
+                raise InstrumentError(f"the controller does not know {control} any more")
+            values.append(value)
+        return np.array(values, float)

@@ -1,0 +1,153 @@
+"""Nion Swift's controller and camera, played by stand-ins and by the maker's simulator."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import standins
+from numpy.testing import assert_allclose
+
+from jaxcal import Microscope
+from jaxcal.microscopes.nion import InstrumentError, NionMicroscope
+
+
+class Stem:
+    """Controls in metres; ``stuck``: those that do not move."""
+
+    def __init__(self, halves=("a", "b")):
+        self.values = {"C10": 5e-7, **{f"{name}.{half}": 1e-8 for name in ("C12", "C21", "C23")
+                                       for half in halves}}
+        self.stuck, self.asked = set(), []
+
+    def TryGetVal(self, name):
+        return name in self.values, self.values.get(name)
+
+    def SetValAndConfirm(self, name, value, tolerance_factor, timeout_ms):
+        self.asked.append((name, tolerance_factor, timeout_ms))
+        if name in self.stuck or name not in self.values:
+            return False
+        self.values[name] = value
+        return True
+
+
+class Camera:
+    """Remembers the order of what it is asked for."""
+
+    def __init__(self, frame=None, is_playing=False):
+        self.frame = standins.frames(1)[0] if frame is None else frame
+        self.is_playing, self.asked = is_playing, []
+
+    def start_playing(self):
+        self.asked.append("start")
+
+    def stop_playing(self):
+        self.asked.append("stop")
+
+    def grab_next_to_start(self, timeout):
+        self.asked.append(("grab", timeout))
+        if isinstance(self.frame, Exception):
+            raise self.frame
+        return [SimpleNamespace(data=self.frame)]
+
+
+def microscope(stem=None, camera=None, **options):
+    return NionMicroscope(stem or Stem(), camera or Camera(), standins.optics(), **options)
+
+
+def test_it_is_a_microscope():
+    assert isinstance(microscope(), Microscope)
+
+
+@pytest.mark.parametrize("halves", [("a", "b"), ("x", "y")])
+def test_settings_are_counted_from_where_the_controls_stood(halves):
+    stem = Stem(halves)
+    bench = microscope(stem, knob_names=("C10", "C12a", "C12b", "C23b"))
+    assert_allclose(bench.knobs_nm, 0.0)
+    bench.set([100.0, -20.0, 30.0, 500.0])
+    bench.set([50.0, -20.0, 30.0, 500.0])
+    assert_allclose(stem.values["C10"], 5.5e-7)
+    assert_allclose(stem.values[f"C12.{halves[0]}"], -1e-8)
+    assert_allclose(stem.values[f"C12.{halves[1]}"], 4e-8)
+    assert_allclose(stem.values[f"C23.{halves[1]}"], 5.1e-7)
+    assert_allclose(stem.values[f"C23.{halves[0]}"], 1e-8)
+    assert_allclose(bench.knobs_nm, [50.0, -20.0, 30.0, 500.0])
+    assert all(timeout == 20_000 for _, _, timeout in stem.asked)
+
+
+def test_a_frame_is_one_that_starts_after_the_call():
+    camera = Camera()
+    assert microscope(camera=camera).acquire().shape == (96, 96)
+    assert camera.asked == ["start", ("grab", 20.0), "stop"]
+    camera = Camera(is_playing=True)  # what was running goes on
+    microscope(camera=camera).acquire()
+    assert camera.asked == [("grab", 20.0)]
+
+
+@pytest.mark.parametrize("frame, words", [
+    (TimeoutError("too late"), "no frame within"), (np.zeros((2, 4, 4)), r"shape \(2, 4, 4\)"),
+    (np.float32(1.0), r"shape \(\)"),
+])
+def test_frames_that_are_none(frame, words):
+    camera = Camera(frame)
+    with pytest.raises(InstrumentError, match=words):
+        microscope(camera=camera).acquire()
+    assert camera.asked[-1] == "stop"
+
+
+def test_limits_are_kept_and_nothing_moves():
+    stem = Stem()
+    bench = microscope(stem, limits_nm={"C12a": 50.0})
+    with pytest.raises(ValueError, match="C12a was asked to 51.0 nm, its limit is 50 nm"):
+        bench.set([10.0, 51.0, 0.0])
+    with pytest.raises(ValueError, match="one finite setting"):
+        bench.set([np.inf, 0.0, 0.0])
+    assert not stem.asked
+    with pytest.raises(ValueError, match="positive limit"):
+        microscope(limits_nm={"C30": 1.0})
+
+
+def test_a_control_that_does_not_move_is_named_and_read_back():
+    stem = Stem()
+    bench = microscope(stem)
+    stem.stuck = {"C12.a"}
+    with pytest.raises(InstrumentError, match="C12.a was not confirmed at 2e-08 m within 20 s"):
+        bench.set([100.0, 10.0, 10.0])
+    assert_allclose(bench.knobs_nm, [100.0, 0.0, 0.0])
+
+
+def test_controls_that_are_not_there():
+    with pytest.raises(InstrumentError, match=r"no control C56.a or C56.x for the knob C56a"):
+        microscope(knob_names=("C56a",))
+    with pytest.raises(ValueError, match="C99"):
+        microscope(knob_names=("C99",))
+    stem = Stem()
+    bench = microscope(stem)
+    del stem.values["C10"]
+    with pytest.raises(InstrumentError, match="does not know C10 any more"):
+        bench.knobs_nm  # noqa: B018
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("nion") is None or find_spec("nion.usim_device") is None,
+                    reason="pip install '.[nion]': the instrument simulator is not installed")
+def test_the_makers_instrument_simulator(tmp_path):
+    """Knobs arrive in metres from where they stood, frames are of the new setting."""
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    session = subprocess.run([sys.executable, tests / "usim_session.py"], cwd=tmp_path, timeout=240,
+                             env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert session.returncode == 0, session.stderr
+    told = json.loads(session.stdout)
+    assert_allclose(np.subtract(told["controls_nm"], 1e9 * told["start_m"]), [0, 300, -200])
+    assert_allclose(told["read_nm"], [[0] * 5, [300, -100, 50, 400, -200], [-200, 0, 0, 0, 0]],
+                    atol=1e-6)
+    assert told["shapes"] == [[512, 512]] * 3
+    same, moved, back = told["changed"]
+    assert same < 0.1 < 0.5 < min(moved, back)
+    assert "no control C56.a or C56.x" in told["unknown"]
