@@ -10,13 +10,14 @@ largest reduction, in units of the tolerance, is taken (A-optimal). Once the spe
 their Fisher information at the trial steps takes the place of the latents' covariances.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, em, refine
+from jaxcal import aberrations, em, refine, unknowns
 from jaxcal.optics import edge_waves
 
 
@@ -102,7 +103,7 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     """The best of some random trial steps (P,), nm, by the Fisher information of the spectra.
 
     Args:
-        tolerance_nm: (P,) weights of the knobs, as of `jaxcal.refine.step_gain`.
+        tolerance_nm: (P,) weights of the knobs, as of `step_gain`.
         limit_nm: (P,) largest setting.
     """
     problem, front = refinement.problem, list(zip(refinement.weights, refinement.solutions,
@@ -111,6 +112,62 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     which = np.resize(np.arange(len(front)), REFINED_TRIALS)
     tuned = np.array([solution.tuned_knobs_nm for _, solution in front])[which]
     steps = np.clip(tuned + states, -limit_nm, limit_nm)
-    gain = sum(weight * refine.step_gain(steps, tolerance_nm, problem, solution.point)
+    gain = sum(weight * step_gain(steps, tolerance_nm, problem, solution.point)
                for weight, solution in front)
     return steps[np.argmax(gain)]
+
+
+def step_gain(steps, tolerance_nm, problem: unknowns.Problem,
+              point: refine.Point) -> np.ndarray:
+    """Expected fall of the sum of log(1 + variance of a knob's state / tolerance^2) by one frame.
+
+    Args:
+        steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
+        point: where the climb of a solution ended.
+
+    Returns:
+        (N,), from the Fisher information of a frame at each setting. The logarithm keeps a knob
+        that is still far from known from drowning the others; near the tolerance it is
+        A-optimality.
+    """
+    active = np.flatnonzero(problem.active)
+    fisher = point.fisher[np.ix_(active, active)]
+    measured = problem.measured
+    number = np.full(len(steps), measured.last + 1)
+    trial = replace(
+        problem,
+        measured=unknowns.Measured(measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
+        mean=problem.mean._replace(strength=np.zeros(len(steps))),
+        sd=problem.sd._replace(strength=np.full(len(steps), unknowns.STRENGTH_SD)))
+    frames = len(measured.knobs)
+    at = unknowns.slices(problem)["strength"].start
+    z = np.concatenate([point.z[:at], np.zeros(len(steps)), point.z[at + frames :]])
+    phases, physics, slopes = unknowns.frames_of(z, trial)
+    places = tuple(aberrations.indices(problem.free).tolist())
+
+    def one(k):
+        return np.asarray(refine.frame_terms(np.float32(phases[k]), physics[k], measured.power[0],
+                                             places, problem.layouts)[2], float)
+
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    pick = np.zeros((len(rows), point.z.size))
+    pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
+    pick = pick[:, active]
+
+    def left(information):
+        return np.log1p(np.diag(pick @ np.linalg.solve(information, pick.T))).sum()
+
+    before = left(fisher)
+    gains, share = [], problem.weights.max()
+    for k, information in enumerate(refine.in_parallel(one, range(len(steps)))):
+        keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
+        slope = np.zeros((slopes.shape[1], point.z.size))
+        slope[:, np.concatenate([np.arange(at), np.arange(at + frames, point.z.size)])] = (
+            slopes[k][:, keep])
+        information = share * information
+        own = slopes[k][:, at + k]  # the new frame's own strength is integrated out
+        moved = information @ own
+        information = information - np.outer(moved, moved) / (1 + own @ moved)
+        slope = slope[:, active]
+        gains.append(before - left(fisher + slope.T @ information @ slope))
+    return np.array(gains)

@@ -22,8 +22,6 @@ import numpy as np
 from jaxcal import aberrations, hologram
 from jaxcal.optics import edge_waves
 from jaxcal.unknowns import (
-    STRENGTH_SD,
-    Measured,
     Problem,
     decode,
     flat,
@@ -116,7 +114,7 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
     return totals
 
 
-def _in_parallel(function, items):
+def in_parallel(function, items):
     """Compiled functions let go of Python: one thread per core."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))
@@ -139,7 +137,7 @@ def evaluate(z, problem: Problem) -> Point:
 
     value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
     misfit = np.zeros(len(phases))
-    for k, terms in enumerate(_in_parallel(one, range(len(phases)))):
+    for k, terms in enumerate(in_parallel(one, range(len(phases)))):
         misfit[k] = terms[0] / terms[3]
         value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
         gradient += problem.weights[k] * slopes[k].T @ terms[1]
@@ -328,58 +326,3 @@ def theory_nm2(problem: Problem) -> np.ndarray:
     """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
     places = aberrations.indices(problem.knob_names)
     return np.diag((THEORY_WAVES / edge_waves(problem.optics)[places]) ** 2)
-
-
-def step_gain(steps, tolerance_nm, problem: Problem, point: Point) -> np.ndarray:
-    """Expected fall of the sum of log(1 + variance of a knob's state / tolerance^2) by one frame.
-
-    Args:
-        steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
-        point: where the climb of a solution ended.
-
-    Returns:
-        (N,), from the Fisher information of a frame at each setting. The logarithm keeps a knob
-        that is still far from known from drowning the others; near the tolerance it is
-        A-optimality.
-    """
-    active = np.flatnonzero(problem.active)
-    fisher = point.fisher[np.ix_(active, active)]
-    measured = problem.measured
-    number = np.full(len(steps), measured.last + 1)
-    trial = replace(
-        problem, measured=Measured(measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
-        mean=problem.mean._replace(strength=np.zeros(len(steps))),
-        sd=problem.sd._replace(strength=np.full(len(steps), STRENGTH_SD)))
-    frames = len(measured.knobs)
-    at = slices(problem)["strength"].start
-    z = np.concatenate([point.z[:at], np.zeros(len(steps)), point.z[at + frames :]])
-    phases, physics, slopes = frames_of(z, trial)
-    places = tuple(aberrations.indices(problem.free).tolist())
-
-    def one(k):
-        return np.asarray(frame_terms(
-            np.float32(phases[k]), physics[k], measured.power[0], places,
-            problem.layouts)[2], float)
-
-    rows = [problem.free.index(name) for name in problem.knob_names]
-    pick = np.zeros((len(rows), point.z.size))
-    pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
-    pick = pick[:, active]
-
-    def left(information):
-        return np.log1p(np.diag(pick @ np.linalg.solve(information, pick.T))).sum()
-
-    before = left(fisher)
-    gains, share = [], problem.weights.max()
-    for k, information in enumerate(_in_parallel(one, range(len(steps)))):
-        keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
-        slope = np.zeros((slopes.shape[1], point.z.size))
-        slope[:, np.concatenate([np.arange(at), np.arange(at + frames, point.z.size)])] = (
-            slopes[k][:, keep])
-        information = share * information
-        own = slopes[k][:, at + k]  # the new frame's own strength is integrated out
-        moved = information @ own
-        information = information - np.outer(moved, moved) / (1 + own @ moved)
-        slope = slope[:, active]
-        gains.append(before - left(fisher + slope.T @ information @ slope))
-    return np.array(gains)

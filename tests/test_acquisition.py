@@ -184,7 +184,7 @@ def test_the_step_of_the_largest_gain_is_taken(monkeypatch):
         asked.append(steps)
         return point * steps[:, 0]  # the second solution would go the other way
 
-    monkeypatch.setattr(acquisition.refine, "step_gain", step_gain)
+    monkeypatch.setattr(acquisition, "step_gain", step_gain)
     solutions = tuple(SimpleNamespace(tuned_knobs_nm=np.array([u, 0.0]), point=p)
                       for u, p in ((50.0, 1.0), (-50.0, -1.0)))
     refinement = SimpleNamespace(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import aberrations, hologram, refine, tiles, unknowns
+from jaxcal import aberrations, acquisition, hologram, refine, tiles, unknowns
 from jaxcal.optics import Optics, edge_waves
 
 OPTICS = Optics(200.0, 20.0, 0.19)
@@ -188,7 +188,7 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found):
     """One more frame there, its strength unknown too: log(1 + variance) of both."""
     problem, point = found.problem, found.solutions[0].point
     steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
-    gains = refine.step_gain(steps, tolerance, problem, point)
+    gains = acquisition.step_gain(steps, tolerance, problem, point)
     part = unknowns.slices(problem)["strength"]
     for step, gain in zip(steps, gains, strict=True):
         measured = problem.measured
