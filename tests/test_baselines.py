@@ -270,7 +270,7 @@ def test_padding_of_the_process_does_not_move_its_hyperparameters():
 
 def test_the_package_is_optional(bowl, monkeypatch, capsys):
     monkeypatch.setattr(bayesopt_package, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"jaxcal\[baselines\]"):
+    with pytest.raises(ImportError, match=r"jaxcal\[evidence\]"):
         next(bayesopt_package.tune(bowl, 3, 0))
     assert comparison.available(["jaxcal", "package_emittance"]) == ["jaxcal"]
     assert "bayesian-optimization" in capsys.readouterr().err
