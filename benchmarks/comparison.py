@@ -14,7 +14,8 @@ given to the methods that take series.
 
 Every run is kept as soon as it ends, so that an interrupted call goes on. Writes
 ``benchmarks/results/comparison.json``, ``docs/comparison.svg`` and the tables in
-``docs/results.md``; the exit status is 0 only where the promised orderings hold.
+``docs/results.md``; the exit status is 0 only where the promised orderings hold, with ``--quick``
+where jaxcal's error is the smaller one each time.
 """
 
 import argparse
@@ -294,7 +295,9 @@ def main(arguments=None) -> int:
     if options.figure is not None:
         summary.draw(made["summary"], options.figure)
     print(text)
-    return 0 if all(entry["kept"] for entry in made["orderings"]) else 1
+    # few instruments and frames tell which error is smaller, not by how much
+    return 0 if all(entry["ratio"] < 1 if options.quick else entry["kept"]
+                    for entry in made["orderings"]) else 1
 
 
 if __name__ == "__main__":

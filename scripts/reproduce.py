@@ -75,7 +75,7 @@ STEPS = {
                                       lines=True, json_name="closed_loop_latents"),
     "steps": _benchmark("steps", minutes=15, lines=True),
     "bound": _benchmark("bound", "--cases", "20", minutes=15),
-    "broken_symmetry": _benchmark("broken_symmetry", minutes=15, lines=True, quick=("--quick",)),
+    "broken_symmetry": _benchmark("broken_symmetry", minutes=15, lines=True),
     "comparison": _benchmark("comparison", "--instruments", "16", minutes=45, lines=True,
                              quick=("--quick",), figure="comparison.svg"),
     "telescope": Step(("scripts/telescope.py",), (), 1, {},

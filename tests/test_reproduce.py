@@ -133,7 +133,7 @@ def test_the_claims_hold_on_a_few_instruments(tmp_path, capfd):
     status = reproduce.main(["--quick", "--out", str(tmp_path)])
     assert status == 0, capfd.readouterr().out[-3000:]
     text = (tmp_path / "results.md").read_text()
-    for name in ("identifiability", "broken_symmetry", "comparison"):
+    for name in ("identifiability", "comparison"):
         assert f"<!-- {name} -->\n<!-- end" not in text
         assert (tmp_path / "results" / f"{name}.json").is_file()
     assert (tmp_path / "windows.png").is_file() and (tmp_path / "identifiability.png").is_file()
