@@ -191,10 +191,11 @@ def main(arguments=None) -> int:
                 rows.append(case | done[seed])
         print(f"{seed - FIRST_SEED + 1} of {count} instruments", file=sys.stderr, flush=True)
     part = {"settings": made, "summary": summarise(rows), "rows": rows}
-    old = options.json is not None and options.json.is_file() and json.loads(
-        options.json.read_text())
+    kept = {}
+    if options.json is not None and options.json.is_file():
+        kept = json.loads(options.json.read_text())["parts"]
     result = {"provenance": provenance.provenance(),
-              "parts": (old["parts"] if old else {}) | {f"{options.semi_angle:g}": part}}
+              "parts": kept | {f"{options.semi_angle:g}": part}}
     print(markdown(result))
     provenance.publish(result, "broken_symmetry", markdown(result), options.json, options.document)
     return 0 if ordered(part["summary"]) else 1

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
-SHOWN = {"report", "figures", "console", "cli", "commands", "notations", "notation_reports",
-         "ceos", "nion", "replay"}  # modules that no number depends on
+NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "notations", "notation_reports",
+              "ceos", "nion", "replay"}  # modules that no measured number depends on
+SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
 
 
@@ -33,7 +34,7 @@ def digest(*paths) -> str:
 def code() -> str:
     """Digest of the package's sources: what the numbers depend on besides the model."""
     return digest(*sorted(file for file in (ROOT / "jaxcal").rglob("*.py")
-                          if file.stem not in SHOWN))
+                          if file.stem not in NO_NUMBERS))
 
 
 def commit() -> str:

@@ -30,7 +30,7 @@ from benchmarks import provenance
 from jaxcal import estimation, results
 from jaxcal import model as models
 
-FOLDER = provenance.ROOT.parent / "shared" / "reality"
+FOLDER = provenance.SERIES
 RESULT = provenance.RESULTS / "reality.json"
 FIRST = ("C10", "C12a", "C12b")
 GROUPS = {"A and B": "AB", "A": "A", "B": "B", "C": "C", "D": "D"}

@@ -117,8 +117,7 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     return steps[np.argmax(gain)]
 
 
-def step_gain(steps, tolerance_nm, problem: unknowns.Problem,
-              point: refine.Point) -> np.ndarray:
+def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Point) -> np.ndarray:
     """Expected fall of the sum of log(1 + variance of a knob's state / tolerance^2) by one frame.
 
     Args:
@@ -157,13 +156,13 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem,
     def left(information):
         return np.log1p(np.diag(pick @ np.linalg.solve(information, pick.T))).sum()
 
+    here, there = (np.delete(np.arange(size), np.arange(at, at + strengths)) for size, strengths in
+                   ((point.z.size, frames), (z.size, len(steps))))  # all but the strengths
     before = left(fisher)
     gains, share = [], problem.weights.max()
     for k, information in enumerate(refine.in_parallel(one, range(len(steps)))):
-        keep = np.concatenate([np.arange(at), np.arange(at + len(steps), z.size)])
         slope = np.zeros((slopes.shape[1], point.z.size))
-        slope[:, np.concatenate([np.arange(at), np.arange(at + frames, point.z.size)])] = (
-            slopes[k][:, keep])
+        slope[:, here] = slopes[k][:, there]
         information = share * information
         own = slopes[k][:, at + k]  # the new frame's own strength is integrated out
         moved = information @ own

@@ -23,6 +23,7 @@ from jaxcal import aberrations, hologram
 from jaxcal.optics import edge_waves
 from jaxcal.unknowns import (
     Problem,
+    Unknowns,
     decode,
     flat,
     frames_of,
@@ -291,15 +292,19 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
     covariances are Laplace's with the error of the theory itself, which more frames do not lessen.
     """
     found = decode(point.z, problem)
-    rows = [problem.free.index(name) for name in problem.knob_names]
-    gain = np.eye(len(rows)) + found.gain
-    inverse = np.linalg.inv(gain)
-    tuned = -inverse @ (found.state[rows] + problem.measured.last * found.drift)
+    x0, inverse, tuned = tuning(found, problem)
     of_state, of_tuned = laplace(point, problem)
     own = theory_nm2(problem)
-    return Solution(point, found.state[rows], of_state + own, tuned,
-                    of_tuned + inverse @ own @ inverse.T, gain, found.drift,
-                    log_evidence(point, problem), settled)
+    return Solution(point, x0, of_state + own, tuned, of_tuned + inverse @ own @ inverse.T,
+                    np.eye(len(x0)) + found.gain, found.drift, log_evidence(point, problem),
+                    settled)
+
+
+def tuning(found: Unknowns, problem: Problem):
+    """x0 (P,) of the knobs, nm; the inverse actuator matrix (P, P); the tuning setting (P,), nm."""
+    x0 = found.state[[problem.free.index(name) for name in problem.knob_names]]
+    inverse = np.linalg.inv(np.eye(len(x0)) + found.gain)
+    return x0, inverse, -inverse @ (x0 + problem.measured.last * found.drift)
 
 
 def laplace(point: Point, problem: Problem):
@@ -307,11 +312,9 @@ def laplace(point: Point, problem: Problem):
     active = np.flatnonzero(problem.active)
     covariance = np.zeros_like(point.fisher)
     covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
-    found = decode(point.z, problem)
+    _, inverse, tuned = tuning(decode(point.z, problem), problem)
     rows = [problem.free.index(name) for name in problem.knob_names]
     count, sd, last = len(rows), flat(problem.sd), problem.measured.last
-    inverse = np.linalg.inv(np.eye(count) + found.gain)
-    tuned = -inverse @ (found.state[rows] + last * found.drift)
     of_state = np.zeros((count, sd.size))
     of_state[np.arange(count), rows] = 1.0
     of_tuned = of_state.copy()

@@ -6,10 +6,11 @@
 Everything goes into DIR: ``results.md`` with the tables, the figures, ``results/`` with the numbers
 as JSON; without ``--out`` to its place in the repository. What was measured with this very code is
 left alone (``--again`` measures it in any case), and every benchmark keeps its finished runs, so
-that after an interruption the same command goes on. A step that fails does not stop the others.
+that after an interruption the same command goes on. A step that fails does not stop the others;
+one whose series are not there is skipped, and says so.
 ``--quick`` takes minutes: on a few instruments, whether what is claimed comes out in the claimed
-order. The exit status is 0 only where every step ended with what it promises. The steps, with
-minutes on two cores:
+order. The exit status is 0 only where every step that ran ended with what it promises. The steps,
+with the minutes they are expected to take on two cores:
 """
 
 import argparse
@@ -27,7 +28,6 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import provenance  # noqa: E402
 
-REALITY = ROOT.parent / "shared" / "reality"
 QUICK_OUT = ROOT / "build" / "quick"
 
 
@@ -35,8 +35,8 @@ class Step(NamedTuple):
     """One call of a script.
 
     script: what follows ``python``; arguments; minutes: about, on two cores; writes: kinds of
-    `place`, with the names; quick: arguments of its small form, None where there is none; reality:
-    whether it needs the series of another simulator.
+    `place`, with the names; quick: arguments of its small form, None where there is none; series:
+    option that takes the folder of series; alone: whether it can do without them.
     """
 
     script: tuple[str, ...]
@@ -44,14 +44,16 @@ class Step(NamedTuple):
     minutes: float
     writes: dict[str, str]
     quick: tuple[str, ...] | None = None
-    reality: bool = False
+    series: str | None = None
+    alone: bool = True
 
 
-def _benchmark(name, *arguments, minutes, lines=False, json_name=None, quick=None, reality=False,
-               **pictures) -> Step:
+def _benchmark(name, *arguments, minutes, lines=False, json_name=None, quick=None, series=None,
+               alone=True, **pictures) -> Step:
     writes = {"json": json_name or name, "document": "results.md", **pictures}
     return Step(("-m", f"benchmarks.{name}"), arguments, minutes,
-                writes | ({"lines": name} if lines else {}), quick, reality)
+                writes | ({"lines": name} if lines else {}), quick, series,
+                alone)
 
 
 def _coverage(frames: int, instruments: int, minutes: float) -> Step:
@@ -65,7 +67,7 @@ STEPS = {
                                   picture="identifiability.png"),
     "nuts": _benchmark("nuts", minutes=3),
     "reality": _benchmark("reality", "--frames", "4,8,12", "--published", minutes=12,
-                          reality=True),
+                          series="--folder", alone=False),
     "coverage": _coverage(8, 500, 22),
     "coverage_5": _coverage(5, 40, 2),
     "coverage_10": _coverage(10, 40, 3),
@@ -77,11 +79,11 @@ STEPS = {
     "bound": _benchmark("bound", "--cases", "20", minutes=15),
     "broken_symmetry": _benchmark("broken_symmetry", minutes=15, lines=True),
     "comparison": _benchmark("comparison", "--instruments", "16", minutes=45, lines=True,
-                             quick=("--quick",), figure="comparison.svg"),
+                             quick=("--quick",), series="--folder", figure="comparison.svg"),
     "telescope": Step(("scripts/telescope.py",), (), 1, {},
                       quick=("--instruments", "3", "--samples", "3000")),
     "figures": Step(("scripts/figures.py",), (), 3, {"out": "", "results": ""},
-                    quick=("--only", "reconstruction", "windows")),
+                    quick=("--only", "reconstruction", "windows"), series="--reality"),
 }
 __doc__ += "\n" + "\n".join(
     f"    {name:20s} {' '.join((*step.script, *step.arguments)):62s} {step.minutes:3.0f}"
@@ -104,7 +106,7 @@ def command(step: Step, out: Path | None, quick: bool = False, folder: Path | No
     chosen = step.quick if quick else step.arguments
     outputs = [part for kind, name in step.writes.items()
                for part in (f"--{kind}", str(place(kind, name, out)))]
-    series = ["--folder", str(folder.resolve())] if step.reality else []
+    series = [step.series, str(folder.resolve())] if step.series and folder else []
     return (*step.script, *chosen, *outputs, *series)
 
 
@@ -148,7 +150,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="NAME")
     parser.add_argument("--again", action="store_true", help="also what was measured already")
     parser.add_argument("--quick", action="store_true", help="the small forms")
-    parser.add_argument("--folder", type=Path, default=REALITY, help="series of another simulator")
+    parser.add_argument("--folder", type=Path, default=provenance.SERIES,
+                        help="series of another simulator")
     options = parser.parse_args(arguments)
     out = options.out or (QUICK_OUT if options.quick else None)
     if out is not None:
@@ -163,7 +166,7 @@ def main(arguments=None) -> int:
         step, begin = STEPS[name], time.perf_counter()
         print(f"\n[{number}/{len(names)}] {name}"
               + ("" if options.quick else f", about {step.minutes:g} min"), flush=True)
-        if step.reality and not options.folder.is_dir():
+        if not step.alone and not options.folder.is_dir():
             summary[name] = f"skipped: {options.folder} is not there"
             continue
         call = command(step, out, options.quick, options.folder)

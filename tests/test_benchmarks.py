@@ -34,6 +34,7 @@ load("benchmarks", ROOT / "benchmarks" / "__init__.py")
 from benchmarks import __main__ as speed  # noqa: E402
 from benchmarks import (  # noqa: E402
     bound,
+    broken_symmetry,
     closed_loop,
     coverage,
     e_step,
@@ -330,6 +331,21 @@ def test_coverage_of_errors_that_are_as_wide_as_stated():
     np.testing.assert_allclose(good["error_over_bound"], 1 / 0.8, rtol=0.15)
     narrow = coverage.summarise(rows(2.0))
     assert narrow["coverage"]["0.68"] < 0.45 and max(narrow["ranks_chi2_p"]) < 1e-3
+
+
+def test_order_of_a_modelled_coefficient_and_one_left_out():
+    """At the largest value, for what is among the unknowns; equal is not less."""
+    def row(value, form, moved, free=True):
+        return {"knobs": "three", "coefficient": "C30", "value_nm": value, "form": form,
+                "free": free, "moved_nm": [moved] * 3}
+
+    def rows(modelled, left_out, free=True):
+        return [row(1e3, "modelled", 9.0, free), row(1e3, "left out", 1.0, free),
+                row(4e3, "modelled", modelled, free), row(4e3, "left out", left_out, free)]
+
+    assert broken_symmetry.ordered(rows(1.0, 2.0))
+    assert not broken_symmetry.ordered(rows(2.0, 2.0))
+    assert not broken_symmetry.ordered(rows(1.0, 2.0, free=False))
 
 
 def test_steps_table_holds_the_medians(document):

@@ -9,7 +9,8 @@ import standins
 from numpy.testing import assert_allclose
 
 from jaxcal import Microscope
-from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, CorrectorError, netstring
+from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, netstring
+from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.microscopes.simulated import SEVEN
 
 CALL = dict(name="A1", value=[1e-9, 0.0], target=[0.0, 0.0], select="fine")
@@ -90,7 +91,7 @@ def test_a_refusal_is_told_in_the_correctors_words_and_the_sum_is_kept(server, c
     """C1 was done, A1 refused: the sum says so, and the next setting makes up for it."""
     bench = microscope(corrector, ("C10", "C12a", "C12b"))
     server.faults = [None, "refuse"]
-    with pytest.raises(CorrectorError, match="refused correctAberration: lens current out of"):
+    with pytest.raises(InstrumentError, match="refused correctAberration: lens current out of"):
         bench.set([10.0, 20.0, 30.0])
     assert_allclose(bench.knobs_nm, [10.0, 0.0, 0.0])
     bench.set([10.0, 20.0, 30.0])
@@ -104,9 +105,9 @@ def test_a_refusal_is_told_in_the_correctors_words_and_the_sum_is_kept(server, c
 def test_an_answer_that_is_none(server, corrector, fault):
     """One error that says what is not known; the connection is not used again."""
     server.faults = [fault]
-    with pytest.raises(CorrectorError, match="whether it was done is not known"):
+    with pytest.raises(InstrumentError, match="whether it was done is not known"):
         corrector.call("correctAberration", **CALL)
-    with pytest.raises(CorrectorError):
+    with pytest.raises(InstrumentError):
         corrector.call("getInfo")
 
 
@@ -125,7 +126,7 @@ def test_an_answer_that_takes_its_time(server, corrector):
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    with pytest.raises(CorrectorError, match="no corrector answers at 127.0.0.1:"):
+    with pytest.raises(InstrumentError, match="no corrector answers at 127.0.0.1:"):
         CeosCorrector("127.0.0.1", port, timeout_s=0.5)
 
 

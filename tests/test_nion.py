@@ -14,7 +14,8 @@ import standins
 from numpy.testing import assert_allclose
 
 from jaxcal import Microscope
-from jaxcal.microscopes.nion import InstrumentError, NionMicroscope
+from jaxcal.microscopes.nion import NionMicroscope
+from jaxcal.microscopes.protocol import InstrumentError
 
 
 class Stem:

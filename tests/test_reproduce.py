@@ -105,10 +105,11 @@ def test_a_ledger_that_was_torn_is_made_anew(calls, tmp_path):
 
 def test_series_of_the_other_simulator_are_passed_on_or_missed(calls, capsys, tmp_path):
     made, _, options = calls
-    assert reproduce.main(["--only", "reality", *options]) == 0
-    assert made[-1][1][-2:] == ("--folder", str(tmp_path.resolve()))
+    assert reproduce.main(["--only", "reality", "comparison", "figures", *options]) == 0
+    assert [arguments[-2:] for _, arguments in made] == [
+        (flag, str(tmp_path.resolve())) for flag in ("--folder", "--folder", "--reality")]
     options[-1] = str(tmp_path / "nowhere")
-    assert reproduce.main(["--only", "reality", *options, "--again"]) == 0 and len(made) == 1
+    assert reproduce.main(["--only", "reality", *options, "--again"]) == 0 and len(made) == 3
     assert "skipped" in capsys.readouterr().out
 
 

@@ -12,15 +12,11 @@ import socket
 import numpy as np
 
 from jaxcal import notations
-from jaxcal.microscopes.protocol import limits, settings
+from jaxcal.microscopes.protocol import InstrumentError, limits, settings
 
 PORT = 7072
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
 SELECTS = ("coarse", "fine")
-
-
-class CorrectorError(RuntimeError):
-    """The corrector refused, did not answer or answered what cannot be understood."""
 
 
 class CeosCorrector:
@@ -31,7 +27,7 @@ class CeosCorrector:
         timeout_s: for which an answer is waited; a tableau takes minutes, a correction seconds.
 
     Raises:
-        CorrectorError: nobody listens there.
+        InstrumentError: nobody listens there.
     """
 
     def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0):
@@ -39,7 +35,7 @@ class CeosCorrector:
         try:
             self._socket = socket.create_connection((host, port), timeout=timeout_s)
         except OSError as error:
-            raise CorrectorError(f"no corrector answers at {self._place} ({error}): check the "
+            raise InstrumentError(f"no corrector answers at {self._place} ({error}): check the "
                                  f"address, and that its RPC server is running") from error
 
     def close(self) -> None:
@@ -56,7 +52,7 @@ class CeosCorrector:
         """The result of a method.
 
         Raises:
-            CorrectorError: it was refused (the corrector's own words are in the message), or no
+            InstrumentError: it was refused (the corrector's own words are in the message), or no
                 answer came that can be understood; then whether it was done is not known, and the
                 connection is closed.
         """
@@ -67,14 +63,14 @@ class CeosCorrector:
             answer = self._answer()
         except (OSError, ValueError) as error:
             self.close()
-            raise CorrectorError(
+            raise InstrumentError(
                 f"the corrector at {self._place} gave no answer to {method} that can be "
                 f"understood ({error}): whether it was done is not known, look at the corrector "
                 f"and connect again") from error
         if "error" in answer:
             told = answer["error"]
             words = told.get("message", told) if isinstance(told, dict) else told
-            raise CorrectorError(f"the corrector at {self._place} refused {method}: {words}")
+            raise InstrumentError(f"the corrector at {self._place} refused {method}: {words}")
         return answer.get("result")
 
     def _answer(self) -> dict:
@@ -127,13 +123,14 @@ class CeosMicroscope:
         optics: nominal `jaxcal.Optics`.
         knob_names: Krivanek names, of those the corrector has knobs for (C10 to C34).
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
-            setting beyond is refused before anything moves.
+            setting beyond is refused before anything moves. `jaxcal.calibrate` steps up to 400 nm
+            of C10 and C12 and 2 um of C21 and C23: a lower limit can end its run with a refusal.
         select: "coarse" or "fine", which of the corrector's elements for B2 and the like move.
         flip_imaginary: see `jaxcal.convert`.
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, nm, also where a call failed half way: what
-            was done counts, what was refused does not.
+            was done counts, what was refused does not; what was not answered is not known.
 
     Raises:
         ValueError: an unknown knob, select or limit.
@@ -160,7 +157,7 @@ class CeosMicroscope:
         Raises:
             ValueError: not one finite setting for each knob, or one beyond its limit; nothing
                 has moved then.
-            CorrectorError: the corrector refused or did not answer.
+            InstrumentError: the corrector refused or did not answer.
         """
         wanted = settings(knobs_nm, self.knob_names, self._limits)
         for name, places in self._own.items():

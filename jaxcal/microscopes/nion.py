@@ -12,14 +12,10 @@ down, as here; the instrument simulator calls the halves of a pair C12.x and C12
 import numpy as np
 
 from jaxcal.aberrations import indices
-from jaxcal.microscopes.protocol import limits, settings
+from jaxcal.microscopes.protocol import InstrumentError, limits, settings
 
 HALVES = {"a": ("a", "x"), "b": ("b", "y")}
 NM = 1e-9
-
-
-class InstrumentError(RuntimeError):
-    """The instrument did not do what it was asked for."""
 
 
 class NionMicroscope:
@@ -31,7 +27,8 @@ class NionMicroscope:
         optics: nominal `jaxcal.Optics`; one pixel is that of the frames as they come, binned.
         knob_names: Krivanek names of the controls to turn.
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
-            setting beyond is refused before anything moves.
+            setting beyond is refused before anything moves. `jaxcal.calibrate` steps up to 400 nm
+            of C10 and C12 and 2 um of C21 and C23: a lower limit can end its run with a refusal.
         tolerance: how near a control has to come to be confirmed, in the controller's own units.
         timeout_s: for a control to be confirmed, and for a frame.
 
@@ -88,7 +85,7 @@ class NionMicroscope:
             self._camera.start_playing()
         try:
             grabbed = self._camera.grab_next_to_start(timeout=self._timeout)
-        except Exception as error:
+        except Exception as error:  # a camera's driver may raise anything
             raise InstrumentError(f"the Ronchigram camera gave no frame within "
                                   f"{self._timeout:g} s ({error}): is it running?") from error
         finally:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from jaxcal.optics import Optics
 
 
+class InstrumentError(RuntimeError):
+    """The instrument refused, did not answer, or did not do what it was asked for."""
+
+
 @runtime_checkable
 class Microscope(Protocol):
     """A microscope that `jaxcal.calibrate` can tune.  Any object with these four members will do.
