@@ -36,7 +36,10 @@ RING_STEP = 1.4  # the same of their interference
 RING_SEEN = 2.1  # q sqrt(8 pi^2 v) up to which a window with the variance v of G resolves rings
 MARGIN = 3.0  # how far beyond the highest frequency the grids reach, standard deviations of G
 FLAT = 8.0  # Hessian, waves per radius^2, at which a window counts half: see `trust`
-BLOCK = 512  # blobs at a time
+BLOCK = 256  # blobs at a time
+STRIP = 8  # lines of f_y at a time
+TAIL = 4.0  # standard deviations of G, beyond which it is left out
+FOLDED = 6.0  # frequency f_x up to which the blobs' mirror images reach back
 NOISE_UNIT = 16.0  # frequency at which the noise's polynomial is expanded
 KNOTS = np.array([0.04, 0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0, 1.3])
 """|q| at which the film's log power spectrum is given."""
@@ -264,36 +267,60 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
     """Sums over blobs of G at all frequencies of the layout's lines: of ``even`` (M, C) with the
     blobs at f and at -f, and of ``odd`` (M, D) with those at f less those at -f; (N, C), (N, D).
 
-    In blocks of blobs that stay in the cache: G is a product of two short lines.
+    G is a product of two short lines, and reaches few: in the order of f_y a block of blobs is
+    summed at the lines within TAIL standard deviations of it, STRIP at a time. Blobs of f_x < 0
+    are turned to their mirror image, and what the others leave at f_x < 0, as far as FOLDED, is
+    folded back.
     """
-    fx, fy = (jnp.asarray(line, x.dtype)[:, None] for line in layout.lines)
+    fx, fy = (line.size for line in layout.lines)
+    folded = min(round(FOLDED / layout.spacing), fx - 1)
+    side = jnp.where(x < 0, -1, 1).astype(x.dtype)
+    columns = jnp.concatenate([even, side[:, None] * odd], 1)
+    x, y, (variance_x, variance_y) = side * x, side * y, spread
+    reach = TAIL * jnp.sqrt(variance_y)
+    seen = (jnp.abs(y) - reach < layout.highest) & jnp.any(columns != 0, 1)
+    order = jnp.argsort(jnp.where(seen, y, jnp.inf))
     count = -(-x.size // BLOCK)
 
     def blocks(values, fill=0.0):
         more = [(0, count * BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)]
-        padded = jnp.pad(values, more, constant_values=fill)
+        padded = jnp.pad(values[order], more, constant_values=fill)
         return padded.reshape(count, BLOCK, *values.shape[1:])
 
+    def place(frequency):  # among the lines of f_y
+        return jnp.clip(frequency / layout.spacing + fy // 2, 0.0, fy - 1.0)
+
+    across = layout.spacing * jnp.arange(-folded, fx, dtype=x.dtype)
+
     def add(totals, block):
-        x, y, variance_x, variance_y, even, odd = block
-        peak = 1 / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
+        x, y, variance_x, variance_y, low, high, columns = block
+        first = jnp.floor(place(low.min())).astype(int)
+        strips = (jnp.ceil(place(high.max())).astype(int) - first) // STRIP + 1
+        line = jnp.exp(-0.5 * (across[:, None] - x) ** 2 / variance_x)
+        line = line / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
 
-        def lines(sign):
-            return (jnp.exp(-0.5 * (fx - sign * x) ** 2 / variance_x),
-                    peak * jnp.exp(-0.5 * (fy - sign * y) ** 2 / variance_y))
+        def add_strip(k, totals):
+            start = first + k * STRIP
+            along = layout.spacing * (start + jnp.arange(STRIP) - fy // 2).astype(x.dtype)
+            # the barrier keeps the compiler from computing each exponential anew for every bin
+            rows = jax.lax.optimization_barrier(
+                jnp.exp(-0.5 * (along[:, None] - y) ** 2 / variance_y))
+            blob = (rows[:, None] * line).reshape(-1, BLOCK)
+            here = jax.lax.dynamic_slice_in_dim(totals, start * across.size, len(blob))
+            return jax.lax.dynamic_update_slice_in_dim(
+                totals, here + blob @ columns, start * across.size, 0)
 
-        # the barriers keep the compiler from computing each exponential anew for every bin
-        here, mirrored = ((across[:, None] * along).reshape(-1, BLOCK) for along, across in
-                          jax.lax.optimization_barrier((lines(1), lines(-1))))
-        both, apart = jax.lax.optimization_barrier((here + mirrored, here - mirrored))
-        return (totals[0] + both @ even, totals[1] + apart @ odd), None
+        return jax.lax.fori_loop(0, jnp.where(jnp.isfinite(low.min()), strips, 0), add_strip,
+                                 totals), None
 
-    shape = (fx.size * fy.size,)
-    start = tuple(jnp.zeros(shape + part.shape[1:], x.dtype) for part in (even, odd))
-    parts = (x, y, even, odd)
-    block_x, block_y, block_even, block_odd = (blocks(part) for part in parts)
-    block_v = [blocks(part, 1.0) for part in spread]
-    return jax.lax.scan(add, start, (block_x, block_y, *block_v, block_even, block_odd))[0]
+    low, high = (jnp.where(seen, y + s * reach, s * -jnp.inf) for s in (-1, 1))
+    parts = [blocks(x), blocks(y), blocks(variance_x, 1.0), blocks(variance_y, 1.0),
+             blocks(low, jnp.inf), blocks(high, -jnp.inf), blocks(columns)]
+    start = jnp.zeros(((fy + STRIP) * across.size, columns.shape[1]), x.dtype)
+    total = jax.lax.scan(add, start, parts)[0].reshape(fy + STRIP, across.size, -1)[:fy]
+    turned = jnp.concatenate([jnp.ones(even.shape[1], x.dtype), -jnp.ones(odd.shape[1], x.dtype)])
+    both = total[:, folded:].at[:, : folded + 1].add(turned * total[::-1, folded::-1])
+    return jnp.split(both.reshape(fy * fx, -1), [even.shape[1]], axis=1)
 
 
 def with_wings(power, physics: Physics, layout: tiles.Layout):

@@ -98,6 +98,31 @@ def test_slopes_are_the_derivatives(layout):
     assert_allclose(slopes, np.concatenate(expected, 1), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("layout", [tiles.TILES, tiles.WHOLE, tiles.GLIMPSE])
+def test_blobs_are_summed_as_written(layout):
+    """Against all blobs at all frequencies, in NumPy; what is left out lies beyond TAIL."""
+    random = np.random.default_rng(1)
+    count = 700
+    x, y = 1.3 * layout.highest * random.uniform(-1, 1, (2, count))
+    x[0], y[1] = 0.0, 0.0
+    spread = random.uniform(0.2, 1.2, (2, count)) ** 2
+    even, odd = random.standard_normal((count, 3)), random.standard_normal((count, 2))
+    even[5:20], odd[5:20] = 0.0, 0.0
+    fx, fy = layout.plane[:, :, None]
+
+    def blob(sign):
+        return np.exp(-0.5 * (fx - sign * x) ** 2 / spread[0]
+                      - 0.5 * (fy - sign * y) ** 2 / spread[1]) / (2 * np.pi * np.sqrt(
+                          spread[0] * spread[1]))
+
+    expected = (blob(1) + blob(-1)) @ even, (blob(1) - blob(-1)) @ odd
+    found = jax.jit(lambda *args: hologram.splat(*args, layout))(x, y, spread, even, odd)
+    lost = np.exp(-0.5 * hologram.TAIL**2) / (2 * np.pi * 0.2**2)  # of the sharpest, per unit
+    for one, other in zip(found, expected, strict=True):
+        assert_allclose(one, other, rtol=0, atol=4 * lost)
+        assert np.abs(other).max() > 100 * lost
+
+
 def test_all_signs_at_once_change_nothing():
     state = phases(C10=60.0, C12a=-50.0, C21a=300.0, C23b=200.0, C30=2000.0)
     made = physics(FILM)
