@@ -109,7 +109,7 @@ def _head(view):
     elif view.frames:
         message = f"there are frames in {view.folder}, but nothing is told of the run"
     else:
-        message = f"waiting for a run in {view.folder}"
+        message = f"for a run in {view.folder}"
     parts = [f'<p class="state {kind}"><b>{html.escape(word)}</b> {html.escape(message)}</p>']
     parts += [f'<p class="problem">{html.escape(problem)}</p>' for problem in view.problems]
     return "".join(parts) + _facts(view)
@@ -118,7 +118,8 @@ def _head(view):
 def _facts(view):
     run = view.run
     if run is None:
-        return ""
+        start = "The page goes on by itself once jaxcal calibrate --run writes to this folder."
+        return "" if view.frames else f'<p class="note">{start}</p>'
     facts = [f"{run.microscope} microscope"] if run.microscope else []
     taken = f"{_count(len(view.frames), 'frame')} taken"
     facts += [taken + (f", {run.frames} at most and one to verify" if run.frames else "")]

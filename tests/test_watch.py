@@ -369,7 +369,7 @@ def test_no_folder_yet_is_waited_for(tmp_path):
     watched = Folder(tmp_path / "later")
     view = watched.look()
     text = page(view)
-    assert f"waiting for a run in {tmp_path / 'later'}" in text and view.problems == ()
+    assert f"<b>waiting</b> for a run in {tmp_path / 'later'}<" in text and view.problems == ()
     assert watch_page.title(view) == "jaxcal: waiting"
     (tmp_path / "later").mkdir()
     assert watched.look() == view
@@ -459,14 +459,14 @@ def test_frames_of_any_content_are_drawn(folder):
     frames = series.frames.copy()
     frames[0], frames[1] = 0, 7
     with replacing(folder / "series.h5") as scratch, h5py.File(scratch, "w") as file:
-        frames[2, 5, 5], frames[3] = np.nan, np.inf
+        frames[2, 5, 5], frames[2, 40, 40], frames[3] = np.nan, np.inf, np.inf
         file["frames"], file["knobs"] = frames, series.knobs_nm
         file.attrs["knob_names"] = list(NAMES)
         file.attrs["semi_angle_mrad"], file.attrs["pixel_mrad"] = 20.0, series.optics.pixel_mrad
     view = Folder(folder).look()
     assert view.problems == () and len(view.frames) == 4
     assert not pixels(view.frames[0].picture).any()
-    assert pixels(view.frames[2].picture).std() > 10
+    assert pixels(view.frames[2].picture).std() > 10 < pixels(view.frames[2].spectrum).std()
 
 
 def test_values_of_the_wrong_kind_are_left_out(folder):
