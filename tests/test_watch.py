@@ -589,7 +589,9 @@ def test_a_file_is_no_folder(tmp_path, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
 def test_the_command_prints_its_address_answers_and_ends_on_ctrl_c(folder):
     code = (
-        "import sys; from jaxcal.cli import main; status = main()\n"
+        "import signal, sys; from jaxcal.cli import main\n"
+        # A shell starts what runs in its background deaf to Ctrl-C, and so its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); status = main()\n"
         "print('LOADED', *sorted({'jax', 'matplotlib', 'scipy'} & set(sys.modules)))\n"
         "sys.exit(status)"
     )
