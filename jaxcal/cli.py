@@ -109,6 +109,16 @@ class Simulate:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Show a calibration while it runs, on a page that only this machine can open."""
+
+    folder: Annotated[tyro.conf.Positional[Path], Text(metavar="FOLDER")]
+    """Folder of the run, as given to jaxcal calibrate; it need not be there yet."""
+    port: int = 8642
+    """Port of the page on 127.0.0.1; 0 takes a free one."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a model on simulated spectra; goes on where an earlier run was stopped."""
 
@@ -146,6 +156,7 @@ _COMMANDS = {
     Calibrate: commands.calibrate,
     Estimate: commands.estimate,
     Simulate: commands.simulate,
+    Watch: commands.watch,
     Train: commands.train,
     Convert: commands.convert,
 }
@@ -163,7 +174,7 @@ def main(arguments=None):
         print(f"jaxcal {jaxcal.__version__}")
         return 0
     chosen = tyro.cli(
-        Calibrate | Estimate | Simulate | Train | Convert,
+        Calibrate | Estimate | Simulate | Watch | Train | Convert,
         prog="jaxcal",
         description="Calibrate the aberrations of an electron microscope from Ronchigrams.",
         args=arguments,

@@ -137,6 +137,21 @@ def simulate(arguments):
     return ANSWERED
 
 
+def watch(arguments):
+    if arguments.folder.exists() and not arguments.folder.is_dir():
+        raise InputError(f"{arguments.folder}: is a file; name the folder of the run")
+
+    from jaxcal.watch import Watch
+
+    with Watch(arguments.folder, arguments.port) as server:
+        print(f"watching {arguments.folder}: open {server.url} (Ctrl-C ends)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped")
+    return ANSWERED
+
+
 def train(arguments):
     given = {"vae_rounds": arguments.vae_rounds, "map_rounds": arguments.map_rounds}
     given = {name: value for name, value in given.items() if value is not None}

@@ -79,7 +79,7 @@ def display_spectrum(frame, optics):
         image: (N, N) log power, zero frequency in the middle, the smooth part blanked.
     """
     factor = min(frame.shape)
-    frame = _smaller(frame, 384)
+    frame = smaller(frame, 384)
     factor //= min(frame.shape)  # frequencies of interest lie far below the camera's own
     row, column, radius = _disc(frame, optics, factor)
     y, x = np.indices(frame.shape, dtype=float)
@@ -290,7 +290,7 @@ def contact_sheet(frames, captions, set_aside=(), most=40):
         for number, (axis, frame, caption) in enumerate(
             zip(axes.flat[: len(frames)], frames, captions, strict=True)
         ):
-            _picture(axis, _smaller(frame, 128), None, (0.5, 99.8))
+            _picture(axis, smaller(frame, 128), None, (0.5, 99.8))
             axis.set_title(caption, fontsize=6, loc="center", pad=2, color=INK)
             if number in set_aside:
                 axis.plot([0, 1], [0, 1], transform=axis.transAxes, color=COLOURS[1], linewidth=1)
@@ -377,7 +377,7 @@ def _disc(frame, optics, factor=1):
     return *(axis.mean() for axis in np.nonzero(bright)), radius
 
 
-def _smaller(frame, side):
+def smaller(frame, side):
     """The frame binned to about ``side`` pixels, for a thumbnail."""
     factor = max(1, min(frame.shape) // side)
     height, width = (n // factor * factor for n in frame.shape)

@@ -37,6 +37,7 @@ SHELL = {
     "files", "series", "results", "microscopes", "estimation", "calibration", "report", "figures",
     "console",
     "commands", "cli", "training", "model",
+    "png", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
 
@@ -68,6 +69,11 @@ FORBIDDEN = {
     "report": {"cli", "commands", "console", "calibration", "em", "vae", "latent_map"},
     "figures": NUMERICAL | SHELL,
     "results": {"cli", "commands", "report", "calibration"},
+    "png": NUMERICAL | SHELL,
+    **{
+        name: NUMERICAL | SHELL - {"figures", "png", "watched", "watch_figures", "watch_page"}
+        for name in ("watched", "watch_figures", "watch_page", "watch")
+    },
 }
 
 
