@@ -34,8 +34,8 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "results", "microscopes", "estimation", "calibration", "report", "figures",
-    "console",
+    "files", "series", "recordings", "knob_table", "results", "nexus", "microscopes", "estimation",
+    "calibration", "report", "figures", "console",
     "commands", "cli", "training", "model",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
@@ -68,6 +68,9 @@ FORBIDDEN = {
     "report": {"cli", "commands", "console", "calibration", "em", "vae", "latent_map"},
     "figures": NUMERICAL | SHELL,
     "results": {"cli", "commands", "report", "calibration"},
+    "nexus": {"cli", "commands", "report", "calibration", "estimation", "recordings"},
+    "recordings": {"knob_table", "estimation", "calibration", "report", "cli", "commands"},
+    "knob_table": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
 }
 
 
