@@ -16,10 +16,12 @@ times the wavelength), the energy and the semi-angle where HyperSpy's metadata h
 BeamConvergence is taken as a semi-angle in rad; the maker does not say so in public.
 """
 
+import gc
 import logging
 import math
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -142,8 +144,8 @@ def _read_numpy(path):
 def _read_field(path, plugin):
     """The data sets of a file as RosettaSciIO gives them, a list of dictionaries."""
     try:
-        with _quiet():
-            return import_module(f"rsciio.{plugin}").file_reader(str(path))
+        with _heard() as faults:
+            datasets = import_module(f"rsciio.{plugin}").file_reader(str(path))
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         if name in ("rsciio", "h5py", "tifffile", "imagecodecs"):
@@ -159,28 +161,45 @@ def _read_field(path, plugin):
                 "is a colour image, or a stack of three that was saved as the planes of one",
                 "store counts, one plane a frame (tifffile: photometric='minisblack')",
             ) from None
+        faults = [_first_line(error)]
+    if faults:
         raise SeriesError(
-            f"RosettaSciIO cannot read it ({_first_line(error)})",
+            f"RosettaSciIO cannot read it ({faults[0]})",
             "copy it again if it is cut off, or export the frames as TIFF or NumPy",
-        ) from None
+        )
+    return datasets
 
 
 @contextmanager
-def _quiet():
-    """RosettaSciIO's remarks go to stdout, where tables belong."""
-    logger = logging.getLogger("rsciio")
+def _heard():
+    """Collects what the readers log as errors; their remarks are not for the screen.
+
+    tifffile reads on where pages are missing and only logs it.  Files that a reader leaves open
+    when it fails are closed.
+    """
+    faults = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: faults.append(record.getMessage())
     try:
-        import_module("rsciio")  # sets its level anew when first imported
-        level = logger.level
+        import_module("rsciio")  # sets up its logging when first imported
     except ModuleNotFoundError:
-        level = logger.level
-    logger.setLevel(logging.CRITICAL)
+        pass  # told by the import that follows
+    loggers = [logging.getLogger(name) for name in ("rsciio", "tifffile")]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [handler], False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            try:
+                yield faults
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)
+                gc.collect()  # tifffile's objects refer to each other
+                raise
     finally:
-        logger.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
 
 
 def _images(datasets):
