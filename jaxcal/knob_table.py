@@ -155,7 +155,7 @@ def _parse(text, folder):
 
 def _cells(text):
     """((separator, heading), row, row ...), each (line number, stripped cells); no empty lines."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     separator = next((mark for mark in "\t;" if mark in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows = []
