@@ -101,8 +101,8 @@ def _write_entry(entry, name, estimate, optics, version):
         "first frame. Krivanek's Cartesian coefficients, x along the columns of a frame to the "
         "right, y along its rows downward."
     )
-    spread = standard_deviation(estimate.covariance_nm2)
-    for knob, value, error in zip(estimate.knob_names, estimate.x0_nm, spread, strict=True):
+    x0, spread = np.asarray(estimate.x0_nm, float), standard_deviation(estimate.covariance_nm2)
+    for knob, value, error in zip(estimate.knob_names, x0, spread, strict=True):
         aberration = _group(tableau, coefficient_name(knob), "NXaberration")
         _field(aberration, "magnitude", _NM * value, "m")
         _field(aberration, "magnitude_errors", _NM * error, "m")

@@ -9,21 +9,13 @@
 
 All but ``.npy`` are read by RosettaSciIO, which comes with ``pip install 'jaxcal[io]'``.  A frame
 is ``[row = y, column = x]`` as RosettaSciIO gives it.  One file holds one frame or one stack.
-
-What a file says is taken where it is beyond doubt and left None elsewhere: the pixel's angle where
-both axes of the frame have the same scale in an angle or a reciprocal length (1/d without 2 pi,
-times the wavelength), the energy and the semi-angle where HyperSpy's metadata have them.  Velox's
-BeamConvergence is taken as a semi-angle in rad; the maker does not say so in public.
 """
 
 import gc
 import logging
-import math
 import os
-import re
 import traceback
 import warnings
-from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcal import recorded_optics
+from jaxcal.recorded_optics import own
 from jaxcal.series import SeriesError
 
 READERS = {
@@ -44,22 +38,10 @@ ENDINGS = (".npy", *READERS)
 INSTALL = "pip install 'jaxcal[io]'"
 EXACT_FLOAT32 = 2**24
 """Integers up to this are exact in float32."""
+LOST = (" page", "series", "circular")
+"""Words of what tifffile logs where frames may be missing."""
 COLOURS = (2, 3)
 """TIFF's PhotometricInterpretation of red, green and blue, and of a palette."""
-SQUARE = 0.01
-"""Share by which the scales of the two axes may differ in a camera with square pixels."""
-
-_ANGLES_MRAD = {
-    "rad": 1e3, "mrad": 1.0, "urad": 1e-3, "µrad": 1e-3, "μrad": 1e-3,
-    "deg": 1e3 * math.pi / 180, "degree": 1e3 * math.pi / 180, "°": 1e3 * math.pi / 180,
-}  # fmt: skip
-_LENGTHS_NM = {
-    "pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "m": 1e9,
-    "A": 0.1, "Å": 0.1, "\u212b": 0.1, "Ang": 0.1, "angstrom": 0.1,
-}  # fmt: skip
-_RECIPROCAL = re.compile(
-    r"1/\(?(?P<under>[^\W\d_]+)\)?|(?P<base>[^\W\d_]+)(?:(?:\^|\*\*)?\(?[-−]1\)?|⁻¹)"
-)
 
 
 @dataclass(frozen=True)
@@ -172,14 +154,20 @@ def _read_field(path, plugin):
 
 @contextmanager
 def _heard():
-    """Collects what the readers log as errors; their remarks are not for the screen.
+    """Collects what the readers log of lost frames; their remarks are not for the screen.
 
-    tifffile reads on where pages are missing and only logs it.  Files that a reader leaves open
-    when it fails are closed.
+    tifffile reads on where pages are missing and only logs it, as it does with tags of a maker
+    that it does not know.  Files that a reader leaves open when it fails are closed.
     """
     faults = []
+
+    def hear(record):
+        message = record.getMessage()
+        if any(word in message for word in LOST):
+            faults.append(message)
+
     handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: faults.append(record.getMessage())
+    handler.emit = hear
     try:
         import_module("rsciio")  # sets up its logging when first imported
     except ModuleNotFoundError:
@@ -210,7 +198,7 @@ def _images(datasets):
     first = datasets[0]
     if len(datasets) == 1:
         return first
-    pages = all("PhotometricInterpretation" in _own(dataset) for dataset in datasets)
+    pages = all("PhotometricInterpretation" in own(dataset) for dataset in datasets)
     if pages and len(set(shapes)) == 1 and len(shapes[0]) == 2:
         return {**first, "data": np.stack([dataset["data"] for dataset in datasets])}
     told = ", ".join(" x ".join(map(str, shape)) for shape in shapes[:5])
@@ -227,14 +215,15 @@ def _recording(dataset, energy_keV):
         axes.sort(key=lambda axis: axis["index_in_array"])
     if data.ndim > 1 and sum(not axis.get("navigate", True) for axis in axes) == 1:
         raise SeriesError("holds spectra", "give the file of the Ronchigrams")
-    if _own(dataset).get("PhotometricInterpretation") in COLOURS:
+    if own(dataset).get("PhotometricInterpretation") in COLOURS:
         raise SeriesError("is a colour image", "store the counts, not an image made of them")
-    told = _metadata(dataset, "beam_energy")
-    energy = told if energy_keV is None else energy_keV
-    semi_angle = _metadata(dataset, "convergence_angle")
-    if semi_angle is None:
-        semi_angle = _velox_semi_angle(_own(dataset))
-    return Recording(_counts(data), told, semi_angle, _pixel_mrad(axes[-2:], energy))
+    told = recorded_optics.energy_keV(dataset)
+    return Recording(
+        _counts(data),
+        told,
+        recorded_optics.semi_angle_mrad(dataset),
+        recorded_optics.pixel_mrad(axes[-2:], told if energy_keV is None else energy_keV),
+    )
 
 
 def _counts(data):
@@ -272,79 +261,6 @@ def _counts(data):
                 frame=number,
             )
     return frames
-
-
-def _metadata(dataset, name):
-    """A positive number under HyperSpy's ``Acquisition_instrument.TEM``, or None.
-
-    RosettaSciIO gives it in the metadata or says where in the file's own it stands ("mapping").
-    """
-    target = f"Acquisition_instrument.TEM.{name}"
-    value = _positive(_look_up(dataset.get("metadata"), target.split(".")))
-    for source, (goal, change) in (dataset.get("mapping") or {}).items():
-        if value is None and goal == target:
-            try:
-                found = _look_up(_own(dataset), source.split("."))
-                value = _positive(change(found) if change else found)
-            except (TypeError, ValueError):
-                continue
-    return value
-
-
-def _velox_semi_angle(metadata):
-    """Velox keeps the convergence in rad; what is no angle of a STEM in rad is left out."""
-    angle = _positive(_look_up(metadata, ["Optics", "BeamConvergence"]))
-    return 1e3 * angle if angle is not None and 1e-3 <= angle <= 0.15 else None
-
-
-def _own(dataset):
-    """The metadata of the file in its own terms."""
-    return dataset.get("original_metadata") or {}
-
-
-def _look_up(tree, keys):
-    for key in keys:
-        if not isinstance(tree, Mapping) or key not in tree:
-            return None
-        tree = tree[key]
-    return tree
-
-
-def _positive(value):
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
-
-
-def _pixel_mrad(axes, energy_keV):
-    """Angle of one pixel of the frame from its two axes, mrad; None where they do not say."""
-    angles = [_angle_mrad(axis, energy_keV) for axis in axes]
-    if len(angles) != 2 or None in angles:
-        return None
-    return angles[1] if abs(angles[0] / angles[1] - 1) <= SQUARE else None
-
-
-def _angle_mrad(axis, energy_keV):
-    from jaxcal.optics import wavelength_nm
-
-    scale = axis.get("scale")
-    scale = _positive(abs(scale) if isinstance(scale, (int, float, np.number)) else scale)
-    unit = re.sub(r"[\s${}]", "", str(axis.get("units") or ""))
-    if scale is None or not unit:
-        return None
-    if unit in _ANGLES_MRAD:
-        return scale * _ANGLES_MRAD[unit]
-    found = _RECIPROCAL.fullmatch(unit)
-    length = _LENGTHS_NM.get((found["under"] or found["base"]) if found else None)
-    # A scale of exactly 1 is what programs write that were never calibrated.
-    if length is None or energy_keV is None or scale == 1:
-        return None
-    try:
-        return 1e3 * wavelength_nm(energy_keV) * scale / length
-    except ValueError:
-        return None
 
 
 def _first_line(error):

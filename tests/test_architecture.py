@@ -34,8 +34,8 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "recordings", "knob_table", "results", "nexus", "microscopes", "estimation",
-    "calibration", "report", "figures", "console",
+    "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
+    "microscopes", "estimation", "calibration", "report", "figures", "console",
     "commands", "cli", "training", "model",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
@@ -69,6 +69,7 @@ FORBIDDEN = {
     "figures": NUMERICAL | SHELL,
     "results": {"cli", "commands", "report", "calibration"},
     "nexus": {"cli", "commands", "report", "calibration", "estimation", "recordings"},
+    "recorded_optics": {"recordings", "knob_table", "series", "cli", "commands"},
     "recordings": {"knob_table", "estimation", "calibration", "report", "cli", "commands"},
     "knob_table": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
 }
