@@ -57,6 +57,8 @@ class Calibrate:
     """Write the result for programs here."""
     report: File = None
     """Write the report for people here: one HTML file."""
+    nexus: File = None
+    """Write the result in NeXus here: one HDF5 file."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Estimate:
     """Write the results for programs here, after every series anew."""
     report: File = None
     """Write the report for people here: one HTML file."""
+    nexus: File = None
+    """Write the results in NeXus here, after every series anew: one HDF5 file."""
     model: File = None
     """A trained model (default: the one that ships with jaxcal)."""
     seed: int = 0
@@ -119,6 +123,22 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Write a calibration series of recorded files and a table of the knob settings."""
+
+    series: Annotated[tyro.conf.Positional[Path], Text(metavar="SERIES.h5")]
+    """HDF5 file to write; a measured one that is there is never replaced."""
+    table: Annotated[Path, Text(metavar="TABLE.csv")]
+    """Columns file, frame (its number in a stack, from 0) and one a knob, such as C10 (nm)."""
+    energy_kev: Number = None
+    """Beam energy, keV (default: what the files say)."""
+    semi_angle_mrad: Number = None
+    """Convergence semi-angle, mrad (default: what the files say)."""
+    pixel_mrad: Number = None
+    """Angle of one pixel of the frames, mrad (default: what the files say)."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a model on simulated spectra; goes on where an earlier run was stopped."""
 
@@ -156,6 +176,7 @@ _COMMANDS = {
     Calibrate: commands.calibrate,
     Estimate: commands.estimate,
     Simulate: commands.simulate,
+    Series: commands.series,
     Watch: commands.watch,
     Train: commands.train,
     Convert: commands.convert,
@@ -174,7 +195,7 @@ def main(arguments=None):
         print(f"jaxcal {jaxcal.__version__}")
         return 0
     chosen = tyro.cli(
-        Calibrate | Estimate | Simulate | Watch | Train | Convert,
+        Calibrate | Estimate | Simulate | Series | Watch | Train | Convert,
         prog="jaxcal",
         description="Calibrate the aberrations of an electron microscope from Ronchigrams.",
         args=arguments,

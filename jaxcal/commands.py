@@ -32,7 +32,7 @@ def calibrate(arguments):
     _not_negative("seed", arguments.seed)
     if arguments.tolerance is not None:
         _positive("tolerance", arguments.tolerance)
-    _check_outputs(arguments.json, arguments.report)
+    _check_outputs(arguments.json, arguments.report, arguments.nexus)
     microscope, frames = _microscope(arguments)
 
     from jaxcal import calibration, results
@@ -50,6 +50,7 @@ def calibrate(arguments):
         )
     if arguments.json is not None:
         results.write(arguments.json, {microscope.name: results.entry(run.estimate, run.truth_nm)})
+    _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)})
     if arguments.report is not None:
         _write_report(arguments.report, [run], arguments.seed)
     console.estimate_table(
@@ -66,9 +67,10 @@ def estimate(arguments):
     if not arguments.series:
         raise InputError("no series given; name at least one HDF5 file: jaxcal estimate SERIES.h5")
     _not_negative("seed", arguments.seed)
-    _check_outputs(arguments.json, arguments.report)
-    answers, runs, model, status = {}, [], None, ANSWERED
+    _check_outputs(arguments.json, arguments.report, arguments.nexus)
+    answers, entries, runs, model, status = {}, {}, [], None, ANSWERED
     _write_json(arguments.json, answers)
+    _write_nexus(arguments.nexus, entries)
     for path in dict.fromkeys(arguments.series):
         try:
             series = _read_for(path, answers)
@@ -86,6 +88,8 @@ def estimate(arguments):
 
         answers[series.name] = results.entry(answer)
         _write_json(arguments.json, answers)
+        entries[series.name] = answer, series.optics
+        _write_nexus(arguments.nexus, entries)
         console.estimate_table(series.name, answer, _limits(series))
         if arguments.report is not None:
             runs.append((series, answer))
@@ -149,6 +153,42 @@ def watch(arguments):
             server.serve_forever()
         except KeyboardInterrupt:
             print("stopped")
+    return ANSWERED
+
+
+def series(arguments):
+    for item, value in vars(arguments).items():
+        if item not in ("series", "table") and value is not None:
+            _positive(item.replace("_", "-"), value)
+    _check_outputs(arguments.series)
+    _check_replaceable(arguments.series)
+
+    from jaxcal import knob_table
+    from jaxcal import series as series_file
+
+    table = knob_table.read(arguments.table)
+    with console.Progress("series") as progress:
+        progress("reading the frames")
+        made, remarks = knob_table.assemble(
+            table,
+            os.path.basename(arguments.series),
+            energy_keV=arguments.energy_kev,
+            semi_angle_mrad=arguments.semi_angle_mrad,
+            pixel_mrad=arguments.pixel_mrad,
+        )
+    for remark in remarks:
+        console.warn(remark)
+    series_file.write(arguments.series, made)
+    height, width = made.frames.shape[1:]
+    print(
+        f"{arguments.series}: {len(made)} frames of {height} x {width} pixels, knobs "
+        f"{', '.join(made.knob_names)}"
+    )
+    optics = made.optics
+    print(
+        f"{optics.energy_keV:g} keV, semi-angle {optics.semi_angle_mrad:g} mrad, "
+        f"{optics.pixel_mrad:.4g} mrad a pixel"
+    )
     return ANSWERED
 
 
@@ -308,6 +348,13 @@ def _write_json(path, answers):
         from jaxcal import results
 
         results.write(path, answers)
+
+
+def _write_nexus(path, entries):
+    if path is not None:
+        from jaxcal import nexus
+
+        nexus.write(path, entries)
 
 
 def _write_report(path, runs, seed):

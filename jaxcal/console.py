@@ -14,6 +14,11 @@ def complain(error):
     print(f"jaxcal: error: {one_line(error)}", file=sys.stderr, flush=True)
 
 
+def warn(remark):
+    """One line on stderr about what goes on all the same."""
+    print(f"jaxcal: warning: {one_line(remark)}", file=sys.stderr, flush=True)
+
+
 def one_line(message):
     """A message with its line ends and runs of blanks made single blanks."""
     return " ".join(str(message).split())

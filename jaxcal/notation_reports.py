@@ -53,7 +53,9 @@ _UNCERTAIN = re.compile(
     rf"(?:±|\+/-|\+-)\s*{_NUMBER}\s*(?:{_WORD})?|\([^)]*(?:±|\+/-|%|err|conf)[^)]*\)"
 )
 _LINE = re.compile(
-    r"[-*•]?\s*(?P<name>[^\W\d_]_?\d+(?:[._]?[abxyABXY])?)\b\s*[:=|]?\s*(?P<rest>.*)"
+    r"[-*•]?\s*(?P<name>[^\W\d_]_?\d+(?:[._]?[abxyABXY])?)\b\s*"
+    r"(?:\((?=[^()]*[^\W\d_]{3})[^()]*\)\s*)?"  # what it is called, in words
+    r"[:=|]?\s*(?P<rest>.*)"
 )
 _VALUE = re.compile(
     rf"(?P<size>{_NUMBER})\s*(?P<unit>{_WORD})?"
@@ -213,7 +215,9 @@ def _item(value, name, part, notation, angles, place):
     if isinstance(value, complex) and two:
         value = [value.real, value.imag]
     if isinstance(value, list | tuple):
-        if notation.style == "complex" and len(value) == (2 if two else 1):
+        # Correctors write round terms as pairs too.
+        round_pair = not two and part is None and len(value) == 2 and value[1] == 0
+        if notation.style == "complex" and (round_pair or len(value) == (2 if two else 1)):
             parts = [_plausible(_real(v, place), name, notation, place) for v in value]
             return complex(*parts)
     elif not two:

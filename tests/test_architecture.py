@@ -34,8 +34,8 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "results", "microscopes", "estimation", "calibration", "report", "figures",
-    "console",
+    "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
+    "microscopes", "estimation", "calibration", "report", "figures", "console",
     "commands", "cli", "training", "model",
     "png", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip
@@ -74,6 +74,10 @@ FORBIDDEN = {
         name: NUMERICAL | SHELL - {"figures", "png", "watched", "watch_figures", "watch_page"}
         for name in ("watched", "watch_figures", "watch_page", "watch")
     },
+    "nexus": {"cli", "commands", "report", "calibration", "estimation", "recordings"},
+    "recorded_optics": {"recordings", "knob_table", "series", "cli", "commands"},
+    "recordings": {"knob_table", "estimation", "calibration", "report", "cli", "commands"},
+    "knob_table": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
 }
 
 

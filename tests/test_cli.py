@@ -195,6 +195,16 @@ def test_two_series_of_one_name_are_not_mixed_up(tmp_path, calls, capsys):
     assert "another series of this run is called p01.h5 too" in capsys.readouterr().err
 
 
+def test_results_in_nexus(tmp_path, calls, fake_simulation):
+    out, tuned = tmp_path / "out.nxs", tmp_path / "tuned.nxs"
+    paths = [bench(tmp_path), tmp_path / "none.h5", bench(tmp_path, "p02.h5", 3)]
+    assert run("estimate", *paths, "--nexus", out) == 2
+    assert run("calibrate", "--knobs", "C10,C12b", "--nexus", tuned) == 0
+    with h5py.File(out) as file, h5py.File(tuned) as other:
+        assert list(file) == ["p01.h5", "p02.h5"] and list(other) == ["simulated"]
+        assert len(other["simulated/tuned_knobs/setting"]) == 2
+
+
 def test_a_model_that_is_none(tmp_path, calls, capsys):
     path = bench(tmp_path)
     assert run("estimate", path, "--model", tmp_path / "gone") == 2
@@ -210,6 +220,9 @@ def test_a_model_that_is_none(tmp_path, calls, capsys):
         (["estimate"], "no series given"),
         (["estimate", "a.h5", "--json", "/no/such/folder/out.json"], "there is no folder"),
         (["estimate", "a.h5", "--report", "."], "is a folder; name a file"),
+        (["estimate", "a.h5", "--nexus", "."], "is a folder; name a file"),
+        (["series", "x.h5", "--table", "none.csv"], "none.csv: no such file"),
+        (["series", "x.h5", "--table", "t", "--pixel-mrad", "nan"], "--pixel-mrad should be"),
         (["calibrate", "--microscope", "titan"], "unknown microscope 'titan'"),
         (["calibrate", "--microscope", "replay:"], "unknown microscope"),
         (["calibrate", "--microscope", "replay:none.h5"], "none.h5: no such file"),
@@ -394,9 +407,10 @@ def jaxcal_command(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["estimate", "--help"], ["calibrate", "--microscope", "x"], ["estimate"]],
+    [["--help"], ["estimate", "--help"], ["calibrate", "--microscope", "x"], ["estimate"],
+     ["series", "--help"], ["series", "x.h5", "--table", "t.csv", "--energy-kev", "0"]],
     ids=" ".join,
-)
+)  # fmt: skip
 def test_help_and_slips_of_the_hand_load_nothing_heavy(arguments):
     assert jaxcal_command(*arguments).stdout.splitlines()[-1] == "LOADED"
 

@@ -181,6 +181,9 @@ def test_the_argument_of_a_complex_number_is_m_times_the_azimuth():
         ("A1 3200 pm; 45 deg", {"C12a": 0.0, "C12b": 3.2}),
         ("A1: 3.2 nm ± 0.4 nm / 45 deg ± 3 deg", {"C12a": 0.0, "C12b": 3.2}),
         ("A1: 3.2nm / 45deg (95%: 1.2nm)", {"C12a": 0.0, "C12b": 3.2}),
+        ("A1 (twofold astigmatism): 3.2nm / 45deg (95%: 1.2nm)", {"C12a": 0.0, "C12b": 3.2}),
+        ("A1 (2-fold astig.) 3.2nm / 45deg", {"C12a": 0.0, "C12b": 3.2}),
+        ("C1 (defocus): -3 nm", {"C10": -3.0}),
         ("A1.a 3.2 nm", {"C12a": 3.2}),
         ("C3: -1.2 um", {"C30": -1200.0}),
         ("C3: −1.2 µm", {"C30": -1200.0}),
@@ -216,6 +219,7 @@ def test_json_of_a_corrector_s_server():
     text = '{"aberrations": {"C1": [-3e-9], "A1": [1e-9, 2e-9], "B2": "35 nm / 120 deg"}}'
     expected = {"C10": -3.0, "C12a": 1.0, "C12b": 2.0, "C21a": -52.5, "C21b": 90.932667397}
     assert_same(to_krivanek(text, "ceos"), expected, rtol=1e-9)
+    assert to_krivanek({"C1": [-3e-9, 0]}, "ceos") == {"C10": -3.0}
     assert convert('{"C12.a": 3e-9}', "nion", "krivanek") == '{"C12a": 3.0}'
     assert to_krivanek({"A1": 1e-9 + 2e-9j}, "ceos") == {"C12a": 1.0, "C12b": 2.0}
 
@@ -257,6 +261,8 @@ def test_the_examples_in_the_docstrings():
         ("{'C10': 3}", "polar", "line 1, column 2: .*starts like JSON but is not"),
         ('{"C10": 1, "C10": 2}', "krivanek", "key 'C10' occurs twice"),
         ({"A1": 3e-9}, "ceos", r'"A1": \[real, imaginary\] in m'),
+        ({"C1": [3e-9, 1e-9]}, "ceos", '"C1": one number in m'),
+        ("A1 (3 nm, 4 nm)", "ceos", r"cannot read '\(3 nm, 4 nm\)' as a value"),
         ({"C12": [3.0, 1]}, "polar", '"C12": {"magnitude_nm": ..., "azimuth_deg": ...}'),
         ({"C12": 3.0}, "krivanek", '"C12a": ..., "C12b": ...'),
         ({"C10": [1, 2]}, "nion", '"C10": one number in m'),

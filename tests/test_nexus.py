@@ -1,0 +1,126 @@
+"""Results in NeXus: the classes, names and units of the definitions, and the numbers in metres.
+
+What is asserted of the definitions (release v2026.01) was copied from their source by hand.
+"""
+
+import h5py
+import numpy as np
+import pytest
+import standins
+
+from jaxcal import nexus
+from jaxcal.aberrations import NAMES
+from jaxcal.results import standard_deviation
+
+TABLEAU = "measurement/event1/instrument/ebeam_column/corrector_cs1/tableau1"
+NION = set(
+    "c_1_0 c_1_2_a c_1_2_b c_2_1_a c_2_1_b c_2_3_a c_2_3_b c_3_0 c_3_2_a c_3_2_b c_3_4_a c_3_4_b "
+    "c_4_1_a c_4_1_b c_4_3_a c_4_3_b c_4_5_a c_4_5_b c_5_0 c_5_2_a c_5_2_b c_5_4_a c_5_4_b c_5_6_a "
+    "c_5_6_b".split()
+)
+"""The groups of NXcorrector_cs's tableauID for the model nion."""
+CLASSES = {
+    "": "NXentry", "measurement": "NXem_measurement", "measurement/event1": "NXem_event_data",
+    "measurement/event1/instrument": "NXem_instrument",
+    "measurement/event1/instrument/optics": "NXem_optical_system",
+    "measurement/event1/instrument/ebeam_column": "NXebeam_column",
+    "measurement/event1/instrument/ebeam_column/electron_source": "NXsource",
+    "measurement/event1/instrument/ebeam_column/corrector_cs1": "NXcorrector_cs",
+    TABLEAU: "NXprocess", f"{TABLEAU}/c_1_0": "NXaberration",
+    f"{TABLEAU}/c_1_2_a": "NXaberration", f"{TABLEAU}/c_1_2_b": "NXaberration",
+    "tuned_knobs": "NXdata", "jaxcal": "NXcollection",
+}  # fmt: skip
+
+
+def written(path, estimates):
+    nexus.write(path, {name: (made, standins.optics()) for name, made in estimates.items()})
+    return h5py.File(path)
+
+
+def text(dataset):
+    return dataset.asstr()[()]
+
+
+def test_every_group_has_its_class(tmp_path):
+    with written(tmp_path / "a.nxs", {"p01.h5": standins.estimate()}) as file:
+        assert file.attrs["NX_class"] == "NXroot" and file.attrs["default"] == "p01.h5"
+        entry = file["p01.h5"]
+        found = {"": entry.attrs["NX_class"]}
+        entry.visititems(lambda name, item: found.update(
+            {name: item.attrs["NX_class"]} if isinstance(item, h5py.Group) else {}))  # fmt: skip
+        assert found == CLASSES
+
+
+def test_the_numbers_are_in_metres_with_their_deviations(tmp_path):
+    made = standins.estimate(rejected=((2, "blank"),))
+    with written(tmp_path / "a.nxs", {"p01.h5": made}) as file:
+        tableau = file["p01.h5"][TABLEAU]
+        assert text(tableau["model"]) == "nion"
+        spread = standard_deviation(made.covariance_nm2)
+        for knob, name, value, error in zip(
+            made.knob_names, ("c_1_0", "c_1_2_a", "c_1_2_b"), made.x0_nm, spread, strict=True
+        ):
+            aberration = tableau[name]
+            assert aberration["magnitude"][()] == pytest.approx(1e-9 * value, rel=1e-12)
+            assert aberration["magnitude_errors"][()] == pytest.approx(1e-9 * error, rel=1e-12)
+            assert aberration["magnitude"].attrs["units"] == "m"
+            assert aberration["magnitude_errors"].attrs["units"] == "m"
+            assert text(aberration["name"]) == knob
+            assert "standard deviation" in text(aberration["magnitude_errors_model"])
+        notes = file["p01.h5/jaxcal"]
+        assert (notes["frames_used"][()], list(notes["rejected_frames"])) == (5, [2])
+        assert notes["converged"][()] and text(notes["message"]) == made.message
+
+
+def test_the_default_plot_is_the_setting_that_tunes(tmp_path):
+    """What a NeXus viewer follows from the root: default, default, signal, axes, errors."""
+    made = standins.estimate()
+    with written(tmp_path / "a.nxs", {"p01.h5": made}) as file:
+        data = file[file.attrs["default"]]
+        data = data[data.attrs["default"]]
+        signal = data[data.attrs["signal"]]
+        np.testing.assert_allclose(signal, 1e-9 * made.tuned_knobs_nm)
+        np.testing.assert_allclose(
+            data[f"{data.attrs['signal']}_errors"],
+            1e-9 * standard_deviation(made.tuned_covariance_nm2),
+        )
+        assert list(data[data.attrs["axes"][0]].asstr()) == ["C10", "C12a", "C12b"]
+        assert signal.attrs["units"] == "m"
+
+
+def test_the_optics_are_in_volts_and_radians(tmp_path):
+    with written(tmp_path / "a.nxs", {"p01.h5": standins.estimate()}) as file:
+        instrument = file["p01.h5/measurement/event1/instrument"]
+        voltage = instrument["ebeam_column/electron_source/voltage"]
+        angle = instrument["optics/semi_convergence_angle"]
+        assert (voltage[()], voltage.attrs["units"]) == (200e3, "V")
+        assert (angle[()], angle.attrs["units"]) == (pytest.approx(0.02), "rad")
+
+
+def test_every_coefficient_has_the_name_of_the_definitions(tmp_path):
+    assert {nexus.coefficient_name(name) for name in NAMES} == NION
+    with written(tmp_path / "a.nxs", {"all": standins.estimate(names=NAMES)}) as file:
+        tableau = file["all"][TABLEAU]
+        assert {name for name, item in tableau.items() if isinstance(item, h5py.Group)} == NION
+        assert text(tableau["c_2_3_b/alias"]) == "threefold astigmatism"
+
+
+def test_names_of_files_become_names_of_nexus(tmp_path):
+    names = ["p 01.h5", "p_01.h5", "../ä.h5", "..", "\udce4.h5"]
+    with written(tmp_path / "a.nxs", {name: standins.estimate() for name in names}) as file:
+        assert set(file) == {"p_01.h5", "p_01.h5_2", "__.h5", "entry", "_.h5"}
+        assert text(file["p_01.h5/title"]) == "p 01.h5"
+        assert text(file["p_01.h5_2/title"]) == "p_01.h5"
+
+
+def test_what_is_not_known_is_nan_and_an_old_file_survives(tmp_path):
+    path = tmp_path / "a.nxs"
+    made = standins.estimate()
+    made.x0_nm = np.array([np.nan, 1.0, 2.0])
+    with written(path, {"a": made}) as file:
+        assert np.isnan(file["a"][TABLEAU]["c_1_0/magnitude"][()])
+    before = path.read_bytes()
+    made.knob_names = ("C10", "C12a")  # one short of the values
+    with pytest.raises(ValueError):
+        written(path, {"a": made})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
