@@ -20,42 +20,115 @@ from jaxcal.estimation import (
     estimate,
     infer,
     observe,
+    stale,
 )
+from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
+from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.optics import quarter_pi_limits_nm
+from jaxcal.runs import RecordedMicroscope
 from jaxcal.series import Series, SeriesError
 
-__all__ = ["Calibration", "calibrate", "estimate", "within"]
+__all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate", "within"]
 
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
+TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A closed-loop run: the last estimate, those after each frame, and what was applied.
+    """A closed-loop run: how it ended, the estimates, and where the knobs were left.
 
-    ``estimate`` includes the verification frame; ``converged`` says that the tolerance was reached
-    and the verification bore it out. ``series`` holds the frames before it and their knob
-    settings; the verification was taken at ``applied_knobs_nm``. ``limits_nm`` (P,) is the
-    tolerance aimed at; ``truth_nm`` the hidden state where the microscope is simulated.
+    Attributes:
+        knob_names: the P knobs.
+        verdict: "tuned": the tolerance was reached and one more frame bore it out; "not decided":
+            the frames did not suffice; "refused": the instrument failed, showed nothing that could
+            be used, or cannot be turned to the setting that tunes it.
+        reason: of the verdict, and what to do, one sentence after the other.
+        estimate: the last, with the verification frame; None where there is none.
+        history: the estimates after each frame.
+        series: the frames before the verification and their knob settings; None where there are
+            none. The verification was taken at ``applied_knobs_nm``.
+        applied_knobs_nm: (P,) where the knobs were left, nm: at the setting that tunes, or, where
+            refused, back at zero; None where the instrument failed to move and it is not known.
+        limits_nm: (P,) the tolerance aimed at.
+        truth_nm: the hidden state where the microscope is simulated.
     """
 
-    estimate: Estimate
+    knob_names: tuple[str, ...]
+    verdict: str
+    reason: str
+    estimate: Estimate | None
     history: tuple[Estimate, ...]
-    series: Series
+    series: Series | None
     verification_frame: np.ndarray | None
-    applied_knobs_nm: np.ndarray
+    applied_knobs_nm: np.ndarray | None
     limits_nm: np.ndarray
     truth_nm: dict | None
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a run is to do; arguments of `calibrate`, and the largest steps (P,), nm."""
+
+    frames: int
+    limits: np.ndarray
+    largest: np.ndarray
+    model: models.Model
+    seed: int
+    refined: bool
+    settings: em.Settings
+    report: Callable
+    truth_nm: dict | None
+
+
+class _Course:
+    """A run as far as it has come."""
+
+    def __init__(self, microscope: RecordedMicroscope):
+        self.microscope = microscope
+        self.frames, self.settings_nm, self.observations = [], [], []
+        self.history: list[Estimate] = []
+
+    def look(self, knobs_nm):
+        """Take a frame at a setting (P,), nm."""
+        self.microscope.set(knobs_nm)
+        frame = self.microscope.acquire()
+        seen = observe(frame, self.microscope.optics)
+        self.observations.append(replace(seen, fault=seen.fault or stale(frame, self.frames)))
+        self.frames.append(frame)
+        self.settings_nm.append(self.microscope.knobs_nm.copy())
+
+    @property
+    def fault(self) -> str | None:
+        """Why the last frame cannot be used."""
+        return self.observations[-1].fault
+
+    def series(self) -> Series:
+        return Series(np.stack(self.frames), np.stack(self.settings_nm),
+                      self.microscope.knob_names, self.microscope.optics, self.microscope.name)
+
+    def estimate(self, plan: _Plan, place: str, fraction: float) -> Estimate:
+        """The estimate from all frames so far; the run has come to the fraction."""
+        answer = infer(self.observations, self.series(), plan.model, seed=plan.seed,
+                       refined=plan.refined, settings=plan.settings, length=plan.frames + 1,
+                       before=_settled(self.history),
+                       progress=lambda told, _: plan.report(f"{place}: {told}", fraction))
+        self.microscope.step(answer)
+        return answer
+
+
 def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, seed: int = 0,
-              refined: bool = True, settings: em.Settings | None = None,
+              refined: bool = True, settings: em.Settings | None = None, run=None,
+              resume: bool = False, timeout_s: float = TIMEOUT_S,
               progress: Callable | None = None) -> Calibration:
     """Tune a microscope: acquire, estimate, step where it tells most, stop, apply, verify.
+
+    Whatever the microscope does, the run ends with an answer; where it raises, hangs or gives what
+    is no frame, the answer is "refused" and the knobs are brought back to where they were.
 
     Args:
         microscope: a `jaxcal.Microscope`.
@@ -64,71 +137,124 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
             where None. The loop stops where all knobs are within with CONFIDENCE.
         model, seed, refined, progress: as of `estimate`.
         settings: of EM; START where None.
+        run: folder that keeps the run while it goes, see :mod:`jaxcal.runs`; None keeps nothing.
+        resume: go on with the interrupted run of that folder; the call has to be the same.
+        timeout_s: for each call of the microscope, s.
 
     Returns:
-        `Calibration`; the knobs stand at ``applied_knobs_nm``.
+        `Calibration`; it says where the knobs stand.
 
     Raises:
         ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs, or
-            no frame that could be used.
+            a run that cannot be gone on with.
     """
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
-    names = tuple(microscope.knob_names)
+    instrument = GuardedMicroscope(microscope, timeout_s)
+    names = instrument.knob_names
     if not refined:
-        check_knobs(names, getattr(microscope, "name", None))
-    identification.check_loop(frames, [knob_limit_nm(n) for n in ORDER[indices(names)]], names,
-                              microscope.optics)
-    limits = _tolerance(tolerance_nm, microscope.optics, names)
-    settings = settings or START
-    key = jax.random.key(seed)
-    shots, settings_nm, observations, history = [], [], [], []
+        check_knobs(names, instrument.name)
+    largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
+    identification.check_loop(frames, largest, names, instrument.optics)
+    limits = _tolerance(tolerance_nm, instrument.optics, names)
+    plan = _Plan(frames, limits, largest, model, seed, refined, settings or START, report,
+                 getattr(microscope, "truth_nm", None))
+    call = {"frames": frames, "seed": seed, "refined": refined}
+    course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
+                                        resume=resume))
+    try:
+        ended = _tune(course, plan)
+    except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
+        ended = _refused(course, plan, str(error))
+    except BaseException:
+        _bring_back(course)
+        raise
+    course.microscope.end(ended.verdict, ended.reason)
+    return ended
+
+
+def _tune(course: _Course, plan: _Plan) -> Calibration:
+    key, report = jax.random.key(plan.seed), plan.report
+    names, optics = course.microscope.knob_names, course.microscope.optics
     knobs = np.zeros(len(names))
-    for number in range(frames):
-        report(f"frame {number + 1}: acquire", number / (frames + 1))
-        microscope.set(knobs)
-        shots.append(np.asarray(microscope.acquire()))
-        settings_nm.append(np.asarray(getattr(microscope, "knobs_nm", knobs), float).copy())
-        series = Series(np.stack(shots), np.stack(settings_nm), names, microscope.optics,
-                        getattr(microscope, "name", "microscope"))
-        observations.append(observe(shots[-1], microscope.optics))
-        if all(seen.fault for seen in observations):
-            if number + 1 == frames:
-                raise SeriesError(f"no frame can be used, the last because: "
-                                  f"{observations[-1].fault}", "correct that and start again",
-                                  frame=number, file=series.name)
+    for number in range(plan.frames):
+        place, fraction = f"frame {number + 1}", number / (plan.frames + 1)
+        report(f"{place}: acquire", fraction)
+        course.look(knobs)
+        if all(seen.fault for seen in course.observations):
+            if number + 1 == plan.frames:
+                raise SeriesError(f"no frame can be used, the last because: {course.fault}",
+                                  "correct that and start again", frame=number)
             continue
-        answer = infer(observations, series, model, seed=seed, refined=refined, settings=settings,
-                       length=frames + 1, before=_settled(history),
-                       progress=_part_of(report, f"frame {number + 1}", number / (frames + 1)))
-        history.append(answer)
-        if within(answer, limits) and not identification.one_setting(
-                series.knobs_nm[list(answer.frame_numbers)], names, microscope.optics):
+        answer = course.estimate(plan, place, fraction)
+        course.history.append(answer)
+        if within(answer, plan.limits) and not identification.one_setting(
+                np.stack(course.settings_nm)[list(answer.frame_numbers)], names, optics):
             break
-        if number + 1 < frames:
-            report(f"frame {number + 1}: next step", (number + 0.9) / (frames + 1))
-            knobs = next_step(jax.random.fold_in(key, number), answer, limits, model)
-    answer = history[-1]
+        if number + 1 < plan.frames:
+            report(f"{place}: next step", fraction)
+            knobs = next_step(jax.random.fold_in(key, number), answer, plan.limits, plan.model,
+                              plan.largest)
+    answer, series = course.history[-1], course.series()
     applied = answer.tuned_knobs_nm
-    microscope.set(applied)
-    report("verify", frames / (frames + 1))
-    verification = np.asarray(microscope.acquire())
-    stands = np.asarray(getattr(microscope, "knobs_nm", applied), float)
-    observations.append(observe(verification, microscope.optics))
-    longer = Series(np.concatenate([series.frames, verification[None]]),
-                    np.concatenate([series.knobs_nm, stands[None]]), names, series.optics,
-                    series.name)
-    checked = infer(observations, longer, model, seed=seed, refined=refined, settings=settings,
-                    length=frames + 1, before=_settled(history),
-                    progress=_part_of(report, "verify", frames / (frames + 1)))
-    reached = within(answer, limits)
-    holds, verdict = _verify(answer, checked, observations[-1].fault, limits)
-    spent = "tuned to the tolerance" if reached else "frame budget spent before the tolerance"
-    final = replace(checked if observations[-1].fault is None else answer,
-                    converged=reached and holds,
-                    message=f"{spent} after {len(shots)} frames; {verdict}; {answer.message}")
-    return Calibration(final, tuple(history), series, verification, applied, limits,
-                       getattr(microscope, "truth_nm", None))
+    beyond = np.abs(applied) > course.microscope.limits_nm
+    if np.any(beyond):
+        worst = int(np.argmax(beyond))
+        raise InstrumentError(
+            f"{names[worst]} would have to be turned to {applied[worst]:.0f} nm, its limit is "
+            f"{course.microscope.limits_nm[worst]:g} nm: bring the instrument nearer by other "
+            f"means and start again")
+    report("verify", fraction := plan.frames / (plan.frames + 1))
+    course.look(applied)
+    checked = course.estimate(plan, "verify", fraction)
+    reached, fault = within(answer, plan.limits), course.fault
+    holds, verdict = _verify(answer, checked, fault, plan.limits)
+    spent = ("tuned to the tolerance" if reached
+             else "frame budget spent before the tolerance")
+    message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
+    final = replace(checked if fault is None else answer, converged=reached and holds,
+                    message=message)
+    if not final.converged:
+        message = "; ".join([message, *_advice(final, reached, len(course.frames))])
+    return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
+                       tuple(course.history), series, course.frames[-1], applied, plan.limits,
+                       plan.truth_nm)
+
+
+def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
+    """The answer where the run cannot go on; the knobs are brought back."""
+    standing, told = _bring_back(course)
+    last = course.history[-1] if course.history else None
+    reason = f"{reason}; {told}"
+    try:
+        series = course.series()
+    except ValueError:  # no frames, or none that can be used
+        series = None
+    return Calibration(course.microscope.knob_names, REFUSED, reason, last and replace(
+        last, converged=False, message=f"refused: {reason}"), tuple(course.history), series, None,
+        standing, plan.limits, plan.truth_nm)
+
+
+def _bring_back(course: _Course):
+    """Where the knobs stand after they were sent back to zero, (P,) or None, and a sentence."""
+    home = np.zeros(len(course.microscope.knob_names))
+    try:
+        course.microscope.instrument.set(home)
+    except (InstrumentError, ValueError) as error:
+        return None, (f"the knobs could not be brought back ({error}), they stand anywhere between "
+                      "there and where they were sent last")
+    return home, "the knobs are back where they were"
+
+
+def _advice(answer: Estimate, reached: bool, frames: int) -> list[str]:
+    """What to do where the answer is "not decided", beyond what its message says."""
+    told = []
+    if 3 * len(answer.rejected_frames) > frames:
+        told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
+                    f"better area of thin amorphous film")
+    if not reached:
+        told.append("start again from here with more frames")
+    return told
 
 
 def _settled(history) -> Estimate | None:
@@ -138,14 +264,15 @@ def _settled(history) -> Estimate | None:
     return last if settled else None
 
 
-def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
+def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
     """Knob setting (P,), nm, where one more frame tells most about the tuning setting.
 
-    From the spectra's Fisher information at the refined solutions, from the latents of EM's
-    candidates before there are any.
+    ``largest`` (P,) bounds it, nm, `knob_limit_nm` where None. From the spectra's Fisher
+    information at the refined solutions, from the latents of EM's candidates before there are any.
     """
     order = ORDER[indices(answer.knob_names)]
-    largest = np.array([knob_limit_nm(n) for n in order])
+    if largest is None:
+        largest = np.array([knob_limit_nm(n) for n in order])
     if answer.refinement is not None:
         return acquisition.refined_step(key, answer.refinement, limits, largest)
     result, data = answer.posterior
@@ -154,9 +281,8 @@ def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
     places = [answer.knob_names.index(name) for name in known]
     weights = np.zeros(len(STATES), np.float32)
     weights[columns] = 1 / np.square(limits[places])
-    states = ORDER[indices(STATES)]
-    reach, most = (jnp.asarray([size(n) for n in states], jnp.float32)
-                   for size in (lambda n: 0.5 * PRIOR_SD_NM[n], knob_limit_nm))
+    reach = jnp.asarray([0.5 * PRIOR_SD_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
+    most = jnp.zeros(len(STATES)).at[np.array(columns)].set(largest[places])
     step = acquisition.next_step(key, result.candidates.positions, weights, result.parameters, data,
                                  model.map, np.isin(STATES, known), reach, most)
     knobs = np.zeros(len(answer.knob_names))
@@ -167,11 +293,6 @@ def next_step(key, answer: Estimate, limits, model) -> np.ndarray:
 def knob_limit_nm(order: int) -> float:
     """Largest step of a knob by the order of its aberration, nm."""
     return KNOB_LIMIT_NM.get(int(order), 1e4)
-
-
-def _part_of(report, place: str, fraction: float):
-    """Progress of a part of the run: its messages, at the fraction the run has come to."""
-    return lambda message, _: report(f"{place}: {message}", fraction)
 
 
 def _verify(before: Estimate, after: Estimate, fault: str | None, limits):

@@ -27,6 +27,7 @@ Names = Annotated[str | None, Text(metavar="NAME,NAME", help_behavior_hint="")]
 Number = Annotated[float | None, Text(metavar="FLOAT", help_behavior_hint="")]
 Whole = Annotated[int | None, Text(metavar="INT", help_behavior_hint="")]
 File = Annotated[Path | None, Text(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, Text(metavar="FOLDER", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Calibrate:
     """Go on to the spectra under the wave optics after EM over the latents."""
     model: File = None
     """A trained model (default: the one that ships with jaxcal)."""
+    run: Folder = None
+    """Keep frames, settings and estimates in this folder while the run goes on."""
+    resume: bool = False
+    """Go on with the interrupted run of that folder; say all else as before."""
     json: File = None
     """Write the result for programs here."""
     report: File = None

@@ -32,6 +32,10 @@ def calibrate(arguments):
     _not_negative("seed", arguments.seed)
     if arguments.tolerance is not None:
         _positive("tolerance", arguments.tolerance)
+    if arguments.resume and arguments.run is None:
+        raise InputError("--resume goes on with a run that was kept; name its folder with --run")
+    if arguments.run is not None and arguments.run.exists() and not arguments.run.is_dir():
+        raise InputError(f"{arguments.run}: is a file; name a folder for the run")
     _check_outputs(arguments.json, arguments.report, arguments.nexus)
     microscope, frames = _microscope(arguments)
 
@@ -46,10 +50,14 @@ def calibrate(arguments):
             model=model,
             seed=arguments.seed,
             refined=arguments.refine,
+            run=arguments.run,
+            resume=arguments.resume,
             progress=progress,
         )
     if arguments.json is not None:
-        results.write(arguments.json, {microscope.name: results.entry(run.estimate, run.truth_nm)})
+        results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
+    if run.estimate is None:
+        raise InputError(f"{microscope.name}: refused: {run.reason}")
     _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)})
     if arguments.report is not None:
         _write_report(arguments.report, [run], arguments.seed)
@@ -60,6 +68,8 @@ def calibrate(arguments):
         truth_nm=run.truth_nm,
         applied_nm=run.applied_knobs_nm,
     )
+    if run.verdict == calibration.REFUSED:
+        raise InputError(f"{microscope.name}: refused: {run.reason}")
     return ANSWERED
 
 

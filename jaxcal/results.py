@@ -45,6 +45,24 @@ def entry(estimate, truth_nm=None):
     return result
 
 
+def calibration_entry(run):
+    """What is written of a `jaxcal.Calibration`: as of `entry`, with "verdict" and "reason".
+
+    Where there is no estimate the numbers are null.
+    """
+    names = run.knob_names
+    if run.estimate is None:
+        nothing = _named(names, [math.nan] * len(names))
+        numbers = dict.fromkeys(("x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm"), nothing)
+        taken = 0 if run.series is None else len(run.series)
+        result = numbers | {
+            "frames_used": 0, "rejected_frames": list(range(taken)), "converged": False,
+            "message": f"{run.verdict}: {run.reason}", "seconds": None}
+    else:
+        result = entry(run.estimate, run.truth_nm)
+    return result | {"verdict": run.verdict, "reason": run.reason}
+
+
 def standard_deviation(covariance):
     """Square roots of the diagonal of a covariance (P, P), in its unit; (P,)."""
     return np.sqrt(np.clip(np.diag(np.asarray(covariance, float)), 0.0, None))

@@ -293,9 +293,10 @@ class Broken:
 
 def test_a_blank_first_frame_is_taken_again(quick, series, model):
     good = series.frames
-    bench = Broken([BLANK, good[0], good[0], good[0]], series.optics)
+    bench = Broken([BLANK, good[0], good[0] + 1, good[0]], series.optics)
     run = quick(bench, tolerance_nm=1e-3, model=model)
-    assert [number for number, _ in run.estimate.rejected_frames] == [0]
+    assert [number for number, _ in run.estimate.rejected_frames] == [0, 3]
+    assert "stale: the very counts of frame 1" in run.estimate.rejected_frames[1][1]
     assert len(run.history) == 2
     assert_array_equal(bench.asked[1], 0.0)
 
@@ -329,9 +330,14 @@ def test_a_verification_that_disagrees_is_told():
     assert re.search("disagrees: with it C12a tunes 1.5 nm elsewhere, take more frames", verdict)
 
 
-def test_only_blank_frames_end_with_an_error(quick, series, model):
-    with pytest.raises(SeriesError, match="frame 2: no frame can be used, the last because: blank"):
-        quick(Broken([BLANK] * 4, series.optics), model=model)
+def test_only_blank_frames_are_refused(quick, series, model):
+    bench = Broken([BLANK] * 4, series.optics)
+    run = quick(bench, model=model)
+    assert run.verdict == "refused" and run.estimate is None and run.history == ()
+    assert re.match("frame 2: no frame can be used, the last because: blank", run.reason)
+    assert run.reason.endswith("the knobs are back where they were")
+    assert_array_equal(run.applied_knobs_nm, 0.0)
+    assert_array_equal(bench.asked[-1], 0.0)
 
 
 def test_knobs_the_loop_cannot_turn(quick, model):

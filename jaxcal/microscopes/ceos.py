@@ -12,7 +12,7 @@ import socket
 import numpy as np
 
 from jaxcal import notations
-from jaxcal.microscopes.protocol import InstrumentError, limits, settings
+from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 
 PORT = 7072
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
@@ -123,14 +123,14 @@ class CeosMicroscope:
         optics: nominal `jaxcal.Optics`.
         knob_names: Krivanek names, of those the corrector has knobs for (C10 to C34).
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
-            setting beyond is refused before anything moves. `jaxcal.calibrate` steps up to 400 nm
-            of C10 and C12 and 2 um of C21 and C23: a lower limit can end its run with a refusal.
+            setting beyond is refused before anything moves.
         select: "coarse" or "fine", which of the corrector's elements for B2 and the like move.
         flip_imaginary: see `jaxcal.convert`.
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, nm, also where a call failed half way: what
             was done counts, what was refused does not; what was not answered is not known.
+        limits_nm: (P,) nm.
 
     Raises:
         ValueError: an unknown knob, select or limit.
@@ -145,7 +145,7 @@ class CeosMicroscope:
         self.corrector, self.acquire, self.optics = corrector, acquire, optics
         self.knob_names, self.knobs_nm = tuple(knob_names), np.zeros(len(knob_names))
         self._select, self._flip = select, flip_imaginary
-        self._limits = limits(limits_nm, self.knob_names)
+        self.limits_nm = limits(limits_nm, self.knob_names)
         self._own = {}  # the corrector's name -> places of its knobs
         for place, knob in enumerate(self.knob_names):
             (name,) = self._in_metres({knob: 1.0})
@@ -159,7 +159,7 @@ class CeosMicroscope:
                 has moved then.
             InstrumentError: the corrector refused or did not answer.
         """
-        wanted = settings(knobs_nm, self.knob_names, self._limits)
+        wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
         for name, places in self._own.items():
             step = wanted[places] - self.knobs_nm[places]
             if not np.any(step):
@@ -170,6 +170,17 @@ class CeosMicroscope:
             self.corrector.call("correctAberration", name=name, value=value.tolist(),
                                 target=[0.0] * len(value), select=self._select)
             self.knobs_nm[places] = wanted[places]
+
+    def resume(self, past: Past) -> None:
+        """Count the knobs from where they stood when an interrupted run began.
+
+        Raises:
+            InstrumentError: it ended while they moved; the corrector cannot say where they are.
+        """
+        if past.knobs_nm is None:
+            raise InstrumentError("the run was interrupted while the corrector moved, and where it "
+                                  "stands cannot be asked: begin a new run")
+        self.knobs_nm = np.array(past.knobs_nm, float)
 
     def _in_metres(self, coefficients_nm) -> dict:
         return notations.from_krivanek(coefficients_nm, "ceos", flip_imaginary=self._flip)

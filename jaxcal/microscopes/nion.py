@@ -12,7 +12,7 @@ down, as here; the instrument simulator calls the halves of a pair C12.x and C12
 import numpy as np
 
 from jaxcal.aberrations import indices
-from jaxcal.microscopes.protocol import InstrumentError, limits, settings
+from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 
 HALVES = {"a": ("a", "x"), "b": ("b", "y")}
 NM = 1e-9
@@ -27,13 +27,13 @@ class NionMicroscope:
         optics: nominal `jaxcal.Optics`; one pixel is that of the frames as they come, binned.
         knob_names: Krivanek names of the controls to turn.
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
-            setting beyond is refused before anything moves. `jaxcal.calibrate` steps up to 400 nm
-            of C10 and C12 and 2 um of C21 and C23: a lower limit can end its run with a refusal.
+            setting beyond is refused before anything moves.
         tolerance: how near a control has to come to be confirmed, in the controller's own units.
         timeout_s: for a control to be confirmed, and for a frame.
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, read from the controls, nm.
+        limits_nm: (P,) nm; origin: P values of the controls at the start, m.
 
     Raises:
         ValueError: an unknown knob or limit.
@@ -47,7 +47,7 @@ class NionMicroscope:
         self._stem, self._camera, self.optics = stem, camera, optics
         self.knob_names = tuple(knob_names)
         indices(self.knob_names)
-        self._limits = limits(limits_nm, self.knob_names)
+        self.limits_nm = limits(limits_nm, self.knob_names)
         self._tolerance, self._timeout = tolerance, timeout_s
         self._controls = [self._control(name) for name in self.knob_names]
         self._start = self._read()
@@ -57,6 +57,14 @@ class NionMicroscope:
         """Where the controls stand, (P,) nm, counted from the start."""
         return (self._read() - self._start) / NM
 
+    @property
+    def origin(self) -> list[float]:
+        return self._start.tolist()
+
+    def resume(self, past: Past) -> None:
+        """Count the knobs from where the controls stood when an interrupted run began."""
+        self._start = np.array(past.origin, float)
+
     def set(self, knobs_nm) -> None:
         """Turn the knobs to (P,) nm, counted from the start, and wait until they are there.
 
@@ -65,7 +73,7 @@ class NionMicroscope:
                 has moved then.
             InstrumentError: a control was not confirmed; those before it have moved.
         """
-        wanted = settings(knobs_nm, self.knob_names, self._limits)
+        wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
         for control, start, step in zip(self._controls, self._start, wanted, strict=True):
             value = float(start + step * NM)
             done = self._stem.SetValAndConfirm(

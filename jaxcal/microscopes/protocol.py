@@ -1,7 +1,7 @@
 """What an instrument must offer to be calibrated: knobs, a camera, its nominal optics."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,19 @@ class InstrumentError(RuntimeError):
     """The instrument refused, did not answer, or did not do what it was asked for."""
 
 
+class Past(NamedTuple):
+    """What an interrupted run did with an instrument. P knobs, N frames taken.
+
+    asked_nm: (N, P) settings of the frames; knobs_nm: (P,) where the knobs are known to stand,
+    counted from the start of that run, None where it ended while they moved; origin: what the
+    microscope said of its start, see `Microscope`.
+    """
+
+    asked_nm: np.ndarray
+    knobs_nm: np.ndarray | None
+    origin: object
+
+
 @runtime_checkable
 class Microscope(Protocol):
     """A microscope that `jaxcal.calibrate` can tune.  Any object with these four members will do.
@@ -21,9 +34,11 @@ class Microscope(Protocol):
         knob_names: the knobs that may be turned, Krivanek names such as "C12a".
         optics: nominal `jaxcal.Optics`: energy, convergence semi-angle, angle of one pixel.
 
-    Two more are used where they are there: ``name`` (str), what results call the microscope, and
+    More are used where they are there: ``name`` (str), what results call the microscope;
     ``knobs_nm`` (P,), the setting in force after `set`, for instruments that do not arrive exactly
-    where they were sent.
+    where they were sent; ``limits_nm`` (P,), the largest setting of each knob. For runs that are
+    continued: ``origin``, anything that JSON can hold and that tells where the knobs stood at the
+    start, and ``resume(past)``, which takes up counting from there (`Past`).
     """
 
     knob_names: Sequence[str]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxcal.aberrations import indices
-from jaxcal.microscopes.protocol import settings
+from jaxcal.microscopes.protocol import Past, settings
 from jaxcal.optics import quarter_pi_limits_nm
 
 
@@ -45,6 +45,12 @@ class ReplayMicroscope:
             distance[self._shown] = np.inf
         self.frame_number = int(np.argmin(distance))
         self.knobs_nm = self.series.knobs_nm[self.frame_number].copy()
+
+    def resume(self, past: Past):
+        """Show once more what an interrupted run was shown."""
+        for knobs in past.asked_nm:
+            self.set(knobs)
+            self.acquire()
 
     def acquire(self):
         """The recorded frame (H, W) at ``knobs_nm``."""

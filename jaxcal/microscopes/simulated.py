@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxcal.aberrations import NAMES, ORDER, dictionary, indices, vector
 from jaxcal.microscopes import camera
-from jaxcal.microscopes.protocol import settings
+from jaxcal.microscopes.protocol import Past, limits, settings
 from jaxcal.optics import Optics
 
 FIRST_ORDER = ("C10", "C12a", "C12b")
@@ -81,9 +81,10 @@ class SimulatedMicroscope:
         hidden_range_nm: half range of the drawn C10 and C12, nm.
         actuator: (P, P) matrix G by which the knobs really act; the identity where None.
         drift_nm: (P,) drift from each frame to the next, nm; none where None.
+        limits_nm: {knob: nm}, what each may be turned to at most; no limit where it is not named.
 
     Attributes:
-        knob_names, optics, name, knobs_nm: see `jaxcal.Microscope`.
+        knob_names, optics, name, knobs_nm, limits_nm: see `jaxcal.Microscope`.
         truth_nm: {knob: nm}, the hidden x0 of the knobs.
         hidden_nm: {name: nm}, all 25 coefficients of x0.
         frames_taken: how many frames were acquired.
@@ -110,6 +111,7 @@ class SimulatedMicroscope:
         hidden_range_nm=200.0,
         actuator=None,
         drift_nm=None,
+        limits_nm=None,
     ):
         self.knob_names = tuple(knob_names)
         self._places = indices(self.knob_names)
@@ -124,14 +126,24 @@ class SimulatedMicroscope:
         self._hidden = _shaped("hidden_nm", hidden_nm, (len(NAMES),), None)
         self.hidden_nm = dictionary(self._hidden)
         self.truth_nm = dictionary(self._hidden, self.knob_names)
-        self.knobs_nm = np.zeros(count)
+        self.knobs_nm, self.limits_nm = np.zeros(count), limits(limits_nm, self.knob_names)
         self.frames_taken = 0
         self._noise = jax.random.fold_in(jax.random.key(seed), 1)
         self._camera = camera.draw_camera(seed, self.optics)
 
     def set(self, knobs_nm):
-        """Turn the knobs to (P,) nm, counted from the start."""
-        self.knobs_nm = settings(knobs_nm, self.knob_names)
+        """Turn the knobs to (P,) nm, counted from the start.
+
+        Raises:
+            ValueError: not one finite setting for each knob, or one beyond its limit.
+        """
+        self.knobs_nm = settings(knobs_nm, self.knob_names, self.limits_nm)
+
+    def resume(self, past: Past):
+        """Go on as the instrument that an interrupted run had before it."""
+        self.frames_taken = len(past.asked_nm)
+        if past.knobs_nm is not None:
+            self.knobs_nm = np.array(past.knobs_nm, float)
 
     def state_nm(self):
         """All 25 coefficients at the present setting and drift, (25,) nm."""

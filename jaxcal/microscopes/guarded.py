@@ -1,0 +1,124 @@
+"""An instrument whose every call ends: in time, within the knobs' limits, with a usable frame."""
+
+import threading
+
+import numpy as np
+
+from jaxcal.microscopes.protocol import InstrumentError, Past, settings
+
+TIMEOUT_S = 300.0
+"""For a call of a microscope; a simulated one compiles in the first."""
+
+
+class GuardedMicroscope:
+    """A microscope of which nothing worse than an `InstrumentError` is to be expected.
+
+    What the microscope raises becomes an InstrumentError; so does a call that does not end within
+    ``timeout_s`` (it goes on in its thread, nobody can stop it), a frame that is none, and a
+    setting that is none. A setting beyond ``limits_nm`` is refused before the microscope is asked.
+
+    Args:
+        microscope: any `jaxcal.Microscope`.
+        timeout_s: for each of its calls, s.
+
+    Attributes:
+        standing_nm: (P,) where the knobs are known to stand, nm; None while they move, and where
+            moving failed.
+        limits_nm: (P,) largest settings, infinite where the microscope says nothing of them.
+    """
+
+    def __init__(self, microscope, timeout_s: float = TIMEOUT_S):
+        self.microscope, self.timeout_s = microscope, timeout_s
+        self.knob_names, self.optics = tuple(microscope.knob_names), microscope.optics
+        self.name = getattr(microscope, "name", "microscope")
+        count = len(self.knob_names)
+        self.limits_nm = np.broadcast_to(
+            np.asarray(getattr(microscope, "limits_nm", np.inf), float), count)
+        self.origin = getattr(microscope, "origin", None)
+        self.standing_nm = np.zeros(count)
+        self.knobs_nm = np.zeros(count)
+        self._shape = None
+
+    def set(self, knobs_nm) -> None:
+        """Turn the knobs to (P,) nm; ``knobs_nm`` is then where they arrived.
+
+        Raises:
+            ValueError: not one finite setting for each knob, or one beyond its limit; then nothing
+                moved.
+            InstrumentError: the microscope failed; where the knobs stand is not known.
+        """
+        wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
+        self.standing_nm = None
+        self._call("set", wanted.copy())
+        self.knobs_nm = self._arrived(wanted)
+        self.standing_nm = wanted
+
+    def acquire(self) -> np.ndarray:
+        """One Ronchigram (H, W).
+
+        Raises:
+            InstrumentError: the microscope failed, or gave no image of real, finite counts of the
+                shape of those before.
+        """
+        frame = self._call("acquire")
+        try:
+            frame = np.array(frame)  # a camera may use its memory again
+        except Exception as error:
+            raise InstrumentError(f"acquire gave no image: {error}") from error
+        if frame.ndim != 2 or frame.dtype.kind not in "uif":
+            raise InstrumentError(f"acquire should give an image (H, W) of real counts, got shape "
+                                  f"{frame.shape} of {frame.dtype}: look at the camera's mode")
+        if not np.all(np.isfinite(frame)):
+            raise InstrumentError("acquire gave a frame with counts that are not finite: look at "
+                                  "the camera, and mend its dead pixels first")
+        if self._shape not in (None, frame.shape):
+            raise InstrumentError(f"acquire gave a frame of shape {frame.shape}, those before had "
+                                  f"{self._shape}: leave the camera's mode as it is")
+        self._shape = frame.shape
+        return frame
+
+    def resume(self, past: Past) -> None:
+        """Take up counting where an interrupted run left the microscope.
+
+        Raises:
+            InstrumentError: it cannot.
+        """
+        if not hasattr(self.microscope, "resume"):
+            raise InstrumentError(f"{self.name} cannot take up an interrupted run: its adapter has "
+                                  "no resume(past), begin a new run")
+        self._call("resume", past)
+        self.origin, self.standing_nm = past.origin, past.knobs_nm
+
+    def _arrived(self, wanted):
+        if not hasattr(self.microscope, "knobs_nm"):
+            return wanted.copy()
+        told = self._call("knobs_nm")
+        try:
+            return settings(told, self.knob_names)
+        except (TypeError, ValueError) as error:
+            raise InstrumentError(f"knobs_nm tells no setting: {error}") from error
+
+    def _call(self, member: str, *arguments):
+        """What a member of the microscope gives, or an InstrumentError."""
+        answer = {}
+
+        def call():
+            try:
+                found = getattr(self.microscope, member)
+                answer["value"] = found(*arguments) if callable(found) else found
+            except BaseException as error:
+                answer["error"] = error
+
+        thread = threading.Thread(target=call, daemon=True, name=f"microscope {member}")
+        thread.start()
+        thread.join(self.timeout_s)
+        if thread.is_alive():
+            raise InstrumentError(f"the microscope did not answer to {member} within "
+                                  f"{self.timeout_s:g} s: look at the instrument")
+        if "error" in answer:
+            error = answer["error"]
+            if not isinstance(error, Exception):
+                raise error
+            told = str(error) or type(error).__name__
+            raise InstrumentError(f"the microscope failed in {member}: {told}") from error
+        return answer["value"]

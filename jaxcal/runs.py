@@ -1,0 +1,178 @@
+"""The folder of a calibration: what was asked of the microscope and what came, as it happens.
+
+    series.h5  the frames taken so far at the settings where they were taken, a calibration series
+    run.json   the call, where the knobs are, how it ended, and an estimate for each frame
+
+Both are replaced whole, so that a run killed at any moment leaves what it had. To go on with one,
+the same call is made with the recorded frames: it comes to the same decisions as before and then to
+the first that was not recorded.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from jaxcal import results, series
+from jaxcal.files import write_text
+from jaxcal.microscopes.guarded import GuardedMicroscope
+from jaxcal.microscopes.protocol import Past
+from jaxcal.series import Series, SeriesError
+
+RUNNING = "running"
+
+
+class RecordedMicroscope:
+    """A guarded microscope whose every setting and frame is kept in a folder.
+
+    Args:
+        instrument: `GuardedMicroscope`.
+        folder: of the run, made where it is not there; None keeps nothing.
+        call: what must be the same to go on, plain values by name.
+        limits_nm: (P,) tolerances aimed at, nm, for who looks on.
+        resume: go on with the run of the folder.
+
+    Attributes:
+        knob_names, optics, name, knobs_nm, limits_nm: of the instrument.
+        recorded: how many frames are still to be shown from the record.
+
+    Raises:
+        SeriesError: there is no run to go on with, or it was another call; or there is one and it
+            is not to be gone on with.
+        InstrumentError: the microscope cannot take up counting where it was left.
+    """
+
+    def __init__(self, instrument: GuardedMicroscope, folder=None, *, call=None, limits_nm=None,
+                 resume: bool = False):
+        self.instrument = instrument
+        self.knob_names, self.optics = instrument.knob_names, instrument.optics
+        self.name, self.limits_nm = instrument.name, instrument.limits_nm
+        self.knobs_nm = np.zeros(len(self.knob_names))
+        self.folder = None if folder is None else Path(folder)
+        self._frames, self._stood, self._asked, self._shown = [], [], [], 0
+        self._told = {
+            "microscope": self.name, "knob_names": list(self.knob_names),
+            "limits_nm": None if limits_nm is None else self._named(limits_nm),
+            **(call or {}), "state": RUNNING, "message": "", "started": _now(),
+            "origin": instrument.origin, "asked_nm": None, "settings_nm": [],
+            "standing_nm": self._named(self.knobs_nm), "steps": []}
+        if resume and self.folder is None:
+            raise SeriesError("there is no folder to go on from", "name the folder of the run")
+        if resume:
+            self._take_up(call or {})
+        elif self.folder is not None:
+            self._begin()
+
+    @property
+    def recorded(self) -> int:
+        return len(self._frames) - self._shown
+
+    def set(self, knobs_nm) -> None:
+        """Turn the knobs to (P,) nm; while recorded frames are shown, go where they were taken."""
+        wanted = np.asarray(knobs_nm, float)
+        self._told["asked_nm"] = self._named(wanted)
+        if self.recorded:
+            before = self._asked[self._shown]
+            if not np.allclose(wanted, before, rtol=1e-3, atol=1e-2):
+                raise SeriesError(
+                    f"frame {self._shown} of the run was taken at {before} nm, now it would be "
+                    f"{wanted}", "go on with the version and the machine it was begun with, or "
+                    "begin a new run", file=self.folder)
+            self.knobs_nm = self._stood[self._shown].copy()
+            return
+        self._write(standing_nm=None)
+        self.instrument.set(wanted)
+        self.knobs_nm = self.instrument.knobs_nm.copy()
+        self._write(standing_nm=self._named(wanted))
+
+    def acquire(self) -> np.ndarray:
+        """One frame (H, W), from the record as long as there are any."""
+        if not self.recorded:
+            frame = self.instrument.acquire()
+            self._frames.append(frame)
+            self._stood.append(self.knobs_nm.copy())
+            asked = self._told["asked_nm"] or self._named(self.knobs_nm)
+            self._asked.append(np.array(list(asked.values())))
+            if self.folder is not None:
+                series.write(self.folder / "series.h5", Series(
+                    np.stack(self._frames), np.stack(self._stood), self.knob_names, self.optics,
+                    self.name))
+            self._told["settings_nm"].append(self._asked[-1].tolist())
+            self._write()
+        self._shown += 1
+        return self._frames[self._shown - 1]
+
+    def step(self, answer) -> None:
+        """Keep the `Estimate` after a frame."""
+        entry = results.entry(answer) | {
+            "frame": self._shown - 1,
+            "rejected_reasons": {str(number): why for number, why in answer.rejected_frames}}
+        steps = [step for step in self._told["steps"] if step["frame"] < entry["frame"]]
+        self._write(steps=[*steps, entry])
+
+    def end(self, state: str, message: str) -> None:
+        """Say how the run ended."""
+        standing = self.instrument.standing_nm
+        self._write(state=state, message=message,
+                    standing_nm=None if standing is None else self._named(standing))
+
+    def _begin(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / "run.json").exists():
+            raise SeriesError("holds a run already", "go on with it, or name another folder",
+                              file=self.folder)
+        (self.folder / "series.h5").unlink(missing_ok=True)
+        self._write()
+
+    def _take_up(self, call):
+        told = read(self.folder)
+        wanted = {"microscope": self.name, "knob_names": list(self.knob_names), **call}
+        for name, value in wanted.items():
+            if told.get(name) != value:
+                raise SeriesError(f"was begun with {name} {told.get(name)}, now it is {value}",
+                                  "make the same call again, or begin a new run",
+                                  file=self.folder)
+        if told["settings_nm"]:
+            kept = series.read(self.folder / "series.h5")
+            count = min(len(kept), len(told["settings_nm"]))  # killed between the two files
+            self._frames, self._stood = list(kept.frames[:count]), list(kept.knobs_nm[:count])
+            self._asked = list(np.array(told["settings_nm"][:count], float))
+        standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
+        self._told |= {"started": told["started"], "origin": told["origin"],
+                       "settings_nm": [asked.tolist() for asked in self._asked]}
+        self.instrument.resume(Past(
+            np.reshape(self._asked, (-1, len(self.knob_names))), standing, told["origin"]))
+
+    def _named(self, values):
+        return {name: float(value) for name, value in zip(self.knob_names, values, strict=True)}
+
+    def _write(self, **changes):
+        self._told |= changes
+        if self.folder is not None and not self.recorded:
+            write_text(self.folder / "run.json", json.dumps(self._told, indent=1) + "\n")
+
+
+def read(folder) -> dict:
+    """What run.json of a folder says.
+
+    Raises:
+        SeriesError: there is none, or it is not that of a run.
+    """
+    path = Path(folder) / "run.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"settings_nm", "standing_nm", "started", "origin"} - told.keys()
+    except FileNotFoundError:
+        raise SeriesError("there is no run here", "check the folder", file=folder) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise SeriesError(f"run.json cannot be read ({error})", "begin a new run",
+                          file=folder) from None
+    if missing:
+        raise SeriesError(f"run.json lacks {', '.join(sorted(missing))}", "begin a new run",
+                          file=folder)
+    return told
+
+
+def _now():
+    return datetime.now().isoformat(timespec="seconds")

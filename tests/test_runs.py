@@ -1,0 +1,351 @@
+"""Runs that are kept, interrupted and continued, and instruments that fail in the middle.
+
+The estimate is made up, at no cost: what is tested is what the loop does around it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standins
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxcal import ReplayMicroscope, calibration, read_series, runs
+from jaxcal.estimation import Estimate, Mode
+from jaxcal.microscopes.protocol import InstrumentError
+from jaxcal.series import SeriesError
+
+X0 = np.array([60.0, -40.0, 25.0])
+FRAMES = standins.frames(12)
+GAIN = 0.9
+LONGEST = 10
+
+
+class Bench:
+    """A microscope that counts its calls, and does something else at one of them."""
+
+    knob_names, optics, name = standins.KNOBS, standins.optics(), "bench"
+    limits_nm = np.array([200.0, 150.0, 150.0])
+
+    def __init__(self, at=None, fault=None):
+        self.at, self.fault, self.calls = at, fault, []
+        self.knobs, self.taken, self.began = np.zeros(3), 0, None
+
+    def _call(self, what):
+        self.calls.append(what)
+        if len(self.calls) - 1 == self.at:
+            return self.fault()
+        return None
+
+    def set(self, knobs_nm):
+        assert np.all(np.abs(knobs_nm) <= self.limits_nm)
+        self._call(np.array(knobs_nm))
+        self.knobs = np.array(knobs_nm)
+
+    def acquire(self):
+        wrong = self._call("acquire")
+        self.taken += 1
+        return FRAMES[self.taken - 1] if wrong is None else wrong
+
+    def resume(self, past):
+        self.taken, self.began = len(past.asked_nm), past
+        if past.knobs_nm is not None:
+            self.knobs = past.knobs_nm
+
+
+def infer(observations, series, model, *, seed, length, before=None, **_):
+    """An estimate that closes in on X0 as frames come, from their counts."""
+    good = [k for k, seen in enumerate(observations) if seen.fault is None]
+    sd = np.full(3, 100.0 / len(good) ** 3)
+    off = sum(float(series.frames[k].mean()) for k in good) % 1.0
+    x0 = X0 + sd * off
+    return Estimate(
+        knob_names=series.knob_names, x0_nm=x0, covariance_nm2=np.diag(sd**2),
+        tuned_knobs_nm=-x0, tuned_covariance_nm2=np.diag(sd**2),
+        modes=(Mode(1.0, x0, np.diag(sd**2)),), frames_used=len(good),
+        rejected_frames=tuple((k, seen.fault) for k, seen in enumerate(observations) if seen.fault),
+        converged=True, message="made up", iterations=1, seconds=0.0, actuator=np.eye(3),
+        frame_numbers=tuple(good), latents=np.zeros((len(good), 1)),
+        spectra=np.zeros((len(good), 2, 2)), states_nm=x0 + series.knobs_nm[good], posterior=None)
+
+
+def next_step(key, answer, limits, model, largest):
+    return np.clip(answer.tuned_knobs_nm + 30.0 * answer.frames_used, -largest, largest)
+
+
+@pytest.fixture
+def tune(monkeypatch):
+    """`calibrate` with the made-up estimate."""
+    monkeypatch.setattr(calibration, "infer", infer)
+    monkeypatch.setattr(calibration, "next_step", next_step)
+    monkeypatch.setattr(calibration.identification, "check_loop", lambda *_: None)
+
+    def run(bench, **options):
+        return calibration.calibrate(bench, model="none", **({"frames": LONGEST} | options))
+
+    return run
+
+
+def same(one, other):
+    assert one.verdict == other.verdict and one.reason == other.reason
+    assert_array_equal(one.applied_knobs_nm, other.applied_knobs_nm)
+    assert_array_equal(one.series.frames, other.series.frames)
+    assert_array_equal(one.series.knobs_nm, other.series.knobs_nm)
+    assert_array_equal(one.estimate.x0_nm, other.estimate.x0_nm)
+    assert len(one.history) == len(other.history)
+
+
+def test_what_a_run_keeps(tune, tmp_path):
+    made = tune(Bench(), run=tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert told["state"] == made.verdict == "tuned" and told["message"] == made.reason
+    assert told["microscope"] == "bench" and told["knob_names"] == list(standins.KNOBS)
+    assert told["frames"] == LONGEST and told["seed"] == 0
+    assert_allclose(list(told["limits_nm"].values()), made.limits_nm)
+    assert_array_equal(list(told["standing_nm"].values()), made.applied_knobs_nm)
+    assert [step["frame"] for step in told["steps"]] == list(range(len(made.history) + 1))
+    assert told["steps"][-1]["x0_nm"]["C10"] == made.estimate.x0_nm[0]
+    kept = read_series(tmp_path / "run" / "series.h5")
+    assert len(kept) == len(made.series) + 1
+    assert_array_equal(kept.frames[:-1], made.series.frames)
+    assert_array_equal(kept.frames[-1], made.verification_frame)
+    assert_array_equal(kept.knobs_nm[-1], made.applied_knobs_nm)
+
+
+def test_a_run_is_not_overwritten(tune, tmp_path):
+    tune(Bench(), run=tmp_path)
+    with pytest.raises(SeriesError, match="holds a run already; go on with it, or name another"):
+        tune(Bench(), run=tmp_path)
+
+
+class Killed(BaseException):
+    """The end of the process, at this very call."""
+
+
+def killed():
+    raise Killed
+
+
+def calls_of_a_run(tune):
+    bench = Bench()
+    tune(bench)
+    return len(bench.calls)
+
+
+def test_a_run_that_was_cut_off_at_any_call_comes_to_the_same_answer(tune, tmp_path, monkeypatch):
+    """Killed there, nothing more is done: the knobs are not even brought back."""
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    whole = tune(Bench())
+    number = calls_of_a_run(tune)
+    assert number >= 10
+    for at in range(number):
+        folder = tmp_path / str(at)
+        with pytest.raises(Killed):
+            tune(Bench(at, killed), run=folder)
+        told = json.loads((folder / "run.json").read_text())
+        assert told["state"] == "running"
+        assert (told["standing_nm"] is None) == (at % 2 == 0)  # calls are set, acquire, set ...
+        bench = Bench()
+        again = tune(bench, run=folder, resume=True)
+        same(again, whole)
+        assert len(bench.calls) == number - 2 * (at // 2)  # no recorded frame is taken again
+        assert len(bench.began.asked_nm) == at // 2
+        assert json.loads((folder / "run.json").read_text())["state"] == "tuned"
+
+
+def test_a_run_that_ended_can_be_asked_again(tune, tmp_path):
+    whole = tune(Bench(), run=tmp_path)
+    bench = Bench()
+    same(tune(bench, run=tmp_path, resume=True), whole)
+    assert bench.calls == []
+    assert_array_equal(bench.knobs, whole.applied_knobs_nm)
+
+
+@pytest.mark.parametrize(("options", "match"), [
+    ({"seed": 1}, "was begun with seed 0, now it is 1; make the same call again"),
+    ({"frames": 9}, "was begun with frames 10, now it is 9"),
+])  # fmt: skip
+def test_only_the_same_call_goes_on(tune, tmp_path, options, match):
+    tune(Bench(), run=tmp_path)
+    with pytest.raises(SeriesError, match=match):
+        tune(Bench(), run=tmp_path, resume=True, **options)
+
+
+def test_a_run_that_was_made_otherwise_does_not_go_on(tune, tmp_path, monkeypatch):
+    tune(Bench(), run=tmp_path)
+    monkeypatch.setattr(calibration, "next_step",
+                        lambda *args: next_step(*args) + 1.0)
+    bench = Bench()
+    made = tune(bench, run=tmp_path, resume=True)
+    assert made.verdict == "refused"
+    assert "frame 1 of the run was taken at" in made.reason
+    assert_array_equal(bench.knobs, 0.0)
+
+
+@pytest.mark.parametrize(("content", "match"), [
+    (None, "there is no run here"), ("{", "run.json cannot be read"), ("[1]", "cannot be read"),
+    ('{"microscope": "bench"}', "run.json lacks origin, settings_nm, standing_nm, started"),
+])  # fmt: skip
+def test_folders_that_hold_no_run(tune, tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(SeriesError, match=match):
+        tune(Bench(), run=tmp_path, resume=True)
+    with pytest.raises(SeriesError, match="no folder to go on from"):
+        tune(Bench(), resume=True)
+
+
+def test_a_replay_goes_on_with_the_frames_that_were_not_shown(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    recorded = standins.series(12)
+    whole = tune(ReplayMicroscope(recorded), frames=6)
+    bench = ReplayMicroscope(recorded)
+    acquire, count = bench.acquire, iter(range(99))
+    bench.acquire = lambda: killed() if next(count) == 3 else acquire()
+    with pytest.raises(Killed):
+        tune(bench, frames=6, run=tmp_path)
+    same(tune(ReplayMicroscope(recorded), frames=6, run=tmp_path, resume=True), whole)
+
+
+# Instruments that fail
+
+
+def rubbish():
+    return np.full((5,), np.nan)
+
+
+def raises():
+    raise OSError("the network is down")
+
+
+def hangs():
+    released.wait(60.0)
+
+
+released = threading.Event()
+
+
+@pytest.mark.parametrize("fault", [raises, rubbish, hangs])
+def test_a_fault_at_any_call_ends_in_a_stated_state(tune, tmp_path, fault):
+    number = calls_of_a_run(tune)
+    released.clear()
+    told = {raises: "the network is down", rubbish: "should give an image", hangs: "did not answer"}
+    for at in range(number):
+        if fault is rubbish and at % 2 == 0:
+            continue  # what set returns does not matter
+        folder = tmp_path / str(at)
+        bench = Bench(at, fault)
+        made = tune(bench, run=folder, timeout_s=0.2 if fault is hangs else 10.0)
+        assert made.verdict == "refused" and told[fault] in made.reason
+        assert made.reason.endswith("the knobs are back where they were")
+        assert_array_equal(made.applied_knobs_nm, 0.0)
+        assert_array_equal(bench.calls[-1], 0.0)
+        kept = json.loads((folder / "run.json").read_text())
+        assert kept["state"] == "refused" and kept["message"] == made.reason
+        assert_array_equal(list(kept["standing_nm"].values()), 0.0)
+        if at > 1:
+            assert len(read_series(folder / "series.h5")) == at // 2 == len(made.series)
+        assert (made.estimate is None) == (at < 2)
+    released.set()
+
+
+def test_where_the_knobs_cannot_be_brought_back_it_is_said(tune):
+    bench = Bench(4, raises)
+    sent = bench.set
+    bench.set = lambda knobs: sent(knobs) if len(bench.calls) <= 4 else raises()
+    made = tune(bench)
+    assert made.verdict == "refused" and made.applied_knobs_nm is None
+    assert "could not be brought back (the microscope failed in set: the network is down), they " \
+        "stand anywhere between there and where they were sent last" in made.reason
+
+
+def test_an_interruption_brings_the_knobs_back(tune):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    bench = Bench(5, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(bench)
+    assert_array_equal(bench.knobs, 0.0)
+
+
+def test_limits_bound_the_steps_and_the_correction(tune):
+    bench = Bench()
+    bench.limits_nm = np.array([70.0, 60.0, 60.0])  # asserted in set; steps would go to 200
+    assert tune(bench).verdict == "tuned"
+    bench = Bench()
+    bench.limits_nm = np.array([70.0, 30.0, 60.0])  # X0 asks for 40 nm of C12a
+    made = tune(bench)
+    assert made.verdict == "refused"
+    assert "C12a would have to be turned to 40 nm, its limit is 30 nm" in made.reason
+    assert_array_equal(bench.knobs, 0.0)
+    assert made.estimate is not None and not made.estimate.converged
+
+
+def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
+    made = tune(Bench(), frames=2)
+    assert made.verdict == "not decided"
+    assert made.reason.startswith("frame budget spent before the tolerance after 2 frames")
+    assert "start again from here with more frames" in made.reason
+    assert_array_equal(made.applied_knobs_nm, made.history[-1].tuned_knobs_nm)
+
+
+def test_many_bad_frames_ask_for_a_better_area(tune):
+    bench = Bench()
+    shown = iter([FRAMES[0], *[0 * FRAMES[0]] * 3, *FRAMES[1:]])
+    bench.acquire = lambda: next(shown)
+    made = tune(bench, frames=5)
+    assert made.verdict == "not decided"
+    assert "3 of 6 frames were set aside, look for a better area" in made.reason
+
+
+def test_an_adapter_that_cannot_go_on_says_so(tune, tmp_path):
+    tune(Bench(), run=tmp_path)
+    bench = Bench()
+    with pytest.raises(InstrumentError, match="cannot take up an interrupted run"):
+        calibration.GuardedMicroscope(
+            type("Plain", (), {"knob_names": bench.knob_names, "optics": bench.optics})()).resume(
+            None)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_runs as t
+from jaxcal import calibration
+calibration.infer, calibration.next_step = t.infer, t.next_step
+calibration.identification.check_loop = lambda *_: None
+bench = t.Bench()
+acquire = bench.acquire
+def slowly():
+    print("acquire", bench.taken, flush=True)
+    time.sleep(0.2)
+    return acquire()
+bench.acquire = slowly
+calibration.calibrate(bench, model="none", frames=t.LONGEST, run={folder!r})
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 on this system")
+def test_a_run_that_was_killed_is_continued(tune, tmp_path):
+    """The same as above with a real process and a real kill, whenever it falls."""
+    whole = tune(Bench())
+    script = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True,
+                               env=os.environ)
+    for line in process.stdout:
+        if line.strip() == "acquire 3":
+            process.kill()
+            break
+    process.stdout.close()
+    process.wait(60)
+    assert runs.read(tmp_path)["state"] == "running"
+    same(tune(Bench(), run=tmp_path, resume=True), whole)
