@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, em, identification
+from jaxcal import acquisition, diagnosis, em, identification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -33,6 +33,7 @@ __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estim
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096
+DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
@@ -215,7 +216,7 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
     final = replace(checked if fault is None else answer, converged=reached and holds,
                     message=message)
     if not final.converged:
-        message = "; ".join([message, *_advice(final, reached, len(course.frames))])
+        message = "; ".join([message, *_advice(course, plan, final, reached)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
                        tuple(course.history), series, course.frames[-1], applied, plan.limits,
                        plan.truth_nm)
@@ -246,12 +247,22 @@ def _bring_back(course: _Course):
     return home, "the knobs are back where they were"
 
 
-def _advice(answer: Estimate, reached: bool, frames: int) -> list[str]:
+def _advice(course: _Course, plan: _Plan, answer: Estimate, reached: bool) -> list[str]:
     """What to do where the answer is "not decided", beyond what its message says."""
-    told = []
+    told, frames = [], len(course.frames)
     if 3 * len(answer.rejected_frames) > frames:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")
+    good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
+    if plan.refined and len(good) >= DIAGNOSED:
+        names, optics = answer.knob_names, course.microscope.optics
+        alone = []
+        for k in good:
+            plan.report(f"what is wrong: frame {k + 1} alone", 1.0)
+            alone.append(diagnosis.state_of(course.observations[k], names, optics, plan.model))
+        states, sd = zip(*alone, strict=True)
+        told += diagnosis.response(
+            states, sd, np.stack(course.settings_nm)[good], names, optics).findings
     if not reached:
         told.append("start again from here with more frames")
     return told

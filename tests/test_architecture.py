@@ -35,7 +35,8 @@ OUTSIDE = {
 
 SHELL = {
     "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
-    "microscopes", "estimation", "calibration", "report", "figures", "console",
+    "microscopes", "estimation", "diagnosis", "runs", "calibration", "tracking", "conformance",
+    "report", "figures", "console",
     "commands", "cli", "training", "model",
     "png", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip

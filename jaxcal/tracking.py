@@ -1,0 +1,178 @@
+"""After the calibration: the state of the instrument followed with one frame now and then.
+
+The state x0 of the knobs walks at random, its variance grows with time, and a frame brings it
+back: a Kalman filter whose measurement is the refinement of that one frame, begun at the state
+predicted. Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchigram
+tells little.
+
+    state = tracking.start(run.estimate, run.series.optics, walk_nm=0.5)
+    state = tracking.wait(state, seconds=600)
+    state = tracking.look(state, frame, knobs_nm)
+    told = tracking.judge(state, knobs_nm)
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxcal import estimation, refine, tiles, unknowns
+from jaxcal.aberrations import ORDER, indices
+from jaxcal.acquisition import FAR, NEAR
+from jaxcal.estimation import Estimate
+from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
+from jaxcal.series import SeriesError
+
+HOUR = 3600.0
+CONFIDENCE = 0.95  # with which all knobs are to be inside their limits
+DRAWS = 4096
+CONSISTENT = 16.0  # squared deviations, a knob, by which a frame may surprise
+STEPS = 15  # of the climb
+WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What is known of an instrument at one time. P knobs.
+
+    Attributes:
+        knob_names, optics: nominal `jaxcal.Optics`.
+        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero, nm.
+        actuator: (P, P) matrix by which the knobs act.
+        walk_nm: (P,) standard deviation of the random walk after one hour.
+        surprise: squared deviations a knob by which the last frame moved the state, nan before.
+    """
+
+    knob_names: tuple[str, ...]
+    optics: Optics
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+    actuator: np.ndarray
+    walk_nm: np.ndarray
+    surprise: float = np.nan
+
+    def state_nm(self, knobs_nm) -> np.ndarray:
+        """(P,) aberrations at a setting (P,), nm."""
+        return self.x0_nm + self.actuator @ np.asarray(knobs_nm, float)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether an instrument is tuned at its setting: inside, the probability that all knobs are
+    within their limits; correct: whether that is less than CONFIDENCE; knobs_nm (P,): the setting
+    that tunes; message: all that in a sentence."""
+
+    inside: float
+    correct: bool
+    knobs_nm: np.ndarray
+    message: str
+
+
+def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
+    """What is known at the end of a calibration.
+
+    Args:
+        answer: the estimate; its state is taken at the time of its last frame.
+        walk_nm: (P,) or scalar, drift after one hour, standard deviation, nm; a scalar is that of
+            C10 and C12, aberrations of order n drift by the same phase at the aperture's edge.
+
+    Raises:
+        ValueError: a drift that is not finite and positive.
+    """
+    names = tuple(answer.knob_names)
+    places = indices(names)
+    walk = np.asarray(walk_nm, float)
+    if walk.ndim == 0:
+        waves = edge_waves(optics)
+        walk = walk * waves[indices(["C10"])[0]] / waves[places]
+    if walk.shape != places.shape or not np.all(np.isfinite(walk) & (walk > 0)):
+        raise ValueError(f"walk_nm should be positive, one number or one for each of "
+                         f"{', '.join(names)}, got {walk_nm}: give the drift of an hour in nm")
+    gain = np.asarray(answer.actuator, float)
+    return Tracked(names, optics, -gain @ answer.tuned_knobs_nm,
+                   gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk)
+
+
+def wait(tracked: Tracked, seconds: float) -> Tracked:
+    """The same some time later: less is known.
+
+    Raises:
+        ValueError: a time that is negative or not finite.
+    """
+    if not 0 <= seconds < np.inf:
+        raise ValueError(f"seconds should be 0 or more, got {seconds}: time goes on")
+    grown = np.diag(tracked.walk_nm**2 * seconds / HOUR)
+    return replace(tracked, covariance_nm2=tracked.covariance_nm2 + grown)
+
+
+def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
+    """What a frame (H, W), taken at the setting (P,), nm, adds.
+
+    Raises:
+        SeriesError: the frame cannot be used; nothing was learnt.
+    """
+    seen = estimation.observe(frame, tracked.optics)
+    if seen.fault is not None:
+        raise SeriesError(f"the frame cannot be used: {seen.fault}", "take another")
+    problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
+    before = np.sqrt(np.diag(tracked.covariance_nm2))
+    point, _ = refine.climb(problem, refine.evaluate(np.zeros(problem.active.size), problem), STEPS)
+    x0, _, _ = refine.tuning(unknowns.decode(point.z, problem), problem)
+    covariance, _ = refine.laplace(point, problem)
+    # the information of the frame alone, with the theory's own error, beside the prediction's
+    told = np.linalg.inv(covariance) - np.diag(1 / before**2)
+    told = 0.5 * (told + told.T)
+    values, vectors = np.linalg.eigh(told)
+    told = vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
+    told = told @ np.linalg.inv(np.eye(len(x0)) + refine.theory_nm2(problem) @ told)
+    known = np.linalg.inv(tracked.covariance_nm2)
+    after = np.linalg.inv(known + 0.5 * (told + told.T))
+    surprise = float(np.mean(((x0 - tracked.x0_nm) / before) ** 2))
+    return replace(tracked, x0_nm=x0, covariance_nm2=after, surprise=surprise)
+
+
+def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
+    """Whether the instrument is within limits (P,), the pi/4 limits where None, at a setting."""
+    limits = (quarter_pi_limits_nm(tracked.optics)[indices(tracked.knob_names)]
+              if limits_nm is None else np.asarray(limits_nm, float))
+    left = np.random.default_rng(0).multivariate_normal(
+        tracked.state_nm(knobs_nm), tracked.covariance_nm2, DRAWS, method="eigh")
+    inside = float(np.mean(np.all(np.abs(left) <= limits, axis=1)))
+    tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
+    correct = inside < CONFIDENCE
+    surprised = tracked.surprise > CONSISTENT
+    message = f"within the limits with {100 * inside:.0f} %"
+    if correct:
+        known = np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits)
+        message += ("; correct the knobs" if known else
+                    "; take a frame away from focus, the state is not known well enough to correct")
+    if surprised:
+        message += ("; the last frame moved the state by more than the drift explains: calibrate "
+                    "anew")
+    return Judgement(inside, correct, tunes, message)
+
+
+def probe_nm(tracked: Tracked) -> np.ndarray:
+    """Setting (P,), nm, whose frame tells much: past a line focus, the other knobs tuned."""
+    waves = edge_waves(tracked.optics)[indices(tracked.knob_names)]
+    away = np.zeros(len(tracked.knob_names))
+    away[ORDER[indices(tracked.knob_names)] == 1] = np.sqrt(NEAR * FAR)
+    if len(away) > 2 and np.count_nonzero(away) == 3:
+        away[1:3] /= np.sqrt(2)
+    tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
+    return tunes + away / waves
+
+
+def _problem(tracked: Tracked, seen: estimation.Observation, knobs) -> unknowns.Problem:
+    """The refinement's problem of one frame, its prior the state predicted."""
+    radius, ellipticity = estimation.camera_of([seen])
+    power = tiles.tile_spectra(
+        seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
+    measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
+    problem = unknowns.problem(measured, tracked.knob_names,
+                               estimation.measured_optics(tracked.optics, radius), radius)
+    rows = [problem.free.index(name) for name in tracked.knob_names]
+    mean, sd = problem.mean.state.copy(), problem.sd.state.copy()
+    mean[rows] = tracked.x0_nm
+    sd[rows] = np.sqrt(np.diag(tracked.covariance_nm2))
+    return replace(problem, mean=problem.mean._replace(state=mean),
+                   sd=problem.sd._replace(state=sd))
