@@ -11,13 +11,13 @@ tells little.
     told = tracking.judge(state, knobs_nm)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jaxcal import estimation, refine, tiles, unknowns
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.acquisition import FAR, NEAR
+from jaxcal.acquisition import NEAR
 from jaxcal.estimation import Estimate
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
@@ -27,6 +27,7 @@ CONFIDENCE = 0.95  # with which all knobs are to be inside their limits
 DRAWS = 4096
 CONSISTENT = 16.0  # squared deviations, a knob, by which a frame may surprise
 STEPS = 15  # of the climb
+LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
 
 
@@ -35,10 +36,13 @@ class Tracked:
     """What is known of an instrument at one time. P knobs.
 
     Attributes:
-        knob_names, optics: nominal `jaxcal.Optics`.
+        knob_names; optics: nominal `jaxcal.Optics`.
         x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero, nm.
         actuator: (P, P) matrix by which the knobs act.
         walk_nm: (P,) standard deviation of the random walk after one hour.
+        learnt: {name: (mean, standard deviation)} of `unknowns.Unknowns`, what the calibration
+            found of scale, film and camera; one frame cannot tell them from the state.
+        radius_pixels: of the aperture's image; None where each frame's own is taken.
         surprise: squared deviations a knob by which the last frame moved the state, nan before.
     """
 
@@ -48,6 +52,8 @@ class Tracked:
     covariance_nm2: np.ndarray
     actuator: np.ndarray
     walk_nm: np.ndarray
+    learnt: dict = field(default_factory=dict)
+    radius_pixels: float | None = None
     surprise: float = np.nan
 
     def state_nm(self, knobs_nm) -> np.ndarray:
@@ -88,8 +94,20 @@ def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
         raise ValueError(f"walk_nm should be positive, one number or one for each of "
                          f"{', '.join(names)}, got {walk_nm}: give the drift of an hour in nm")
     gain = np.asarray(answer.actuator, float)
-    return Tracked(names, optics, -gain @ answer.tuned_knobs_nm,
-                   gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk)
+    tracked = Tracked(names, optics, -gain @ answer.tuned_knobs_nm,
+                      gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk)
+    if answer.refinement is None:
+        return tracked
+    problem, point = answer.refinement.problem, answer.refinement.solutions[0].point
+    found, active = unknowns.decode(point.z, problem), np.flatnonzero(problem.active)
+    sd = np.zeros(problem.active.size)
+    sd[active] = np.sqrt(np.diag(np.linalg.inv(point.fisher[np.ix_(active, active)])))
+    sd *= unknowns.flat(problem.sd)
+    learnt = {name: (getattr(found, name), sd[unknowns.slices(problem)[name]].reshape(
+        np.shape(getattr(found, name)))) for name in LEARNT}
+    measured = (problem.optics.semi_angle_mrad / optics.semi_angle_mrad) ** (
+        1 / estimation.MEASURED_SHARE)
+    return replace(tracked, learnt=learnt, radius_pixels=measured * optics.radius_pixels)
 
 
 def wait(tracked: Tracked, seconds: float) -> Tracked:
@@ -151,20 +169,25 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     return Judgement(inside, correct, tunes, message)
 
 
-def probe_nm(tracked: Tracked) -> np.ndarray:
-    """Setting (P,), nm, whose frame tells much: past a line focus, the other knobs tuned."""
-    waves = edge_waves(tracked.optics)[indices(tracked.knob_names)]
-    away = np.zeros(len(tracked.knob_names))
-    away[ORDER[indices(tracked.knob_names)] == 1] = np.sqrt(NEAR * FAR)
-    if len(away) > 2 and np.count_nonzero(away) == 3:
+def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
+    """Setting (P,), nm, whose frame tells much: at a line focus, the other knobs tuned.
+
+    Args:
+        side: 1 or -1, of focus. What the scale between knobs and optics is off moves the state one
+            way on one side and back on the other: take them in turns.
+    """
+    places = indices(tracked.knob_names)
+    away = np.where(ORDER[places] == 1, side * NEAR, 0.0)
+    if np.count_nonzero(away) == 3:
         away[1:3] /= np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
-    return tunes + away / waves
+    return tunes + away / edge_waves(tracked.optics)[places]
 
 
 def _problem(tracked: Tracked, seen: estimation.Observation, knobs) -> unknowns.Problem:
     """The refinement's problem of one frame, its prior the state predicted."""
     radius, ellipticity = estimation.camera_of([seen])
+    radius = tracked.radius_pixels or radius
     power = tiles.tile_spectra(
         seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
     measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
@@ -174,5 +197,6 @@ def _problem(tracked: Tracked, seen: estimation.Observation, knobs) -> unknowns.
     mean, sd = problem.mean.state.copy(), problem.sd.state.copy()
     mean[rows] = tracked.x0_nm
     sd[rows] = np.sqrt(np.diag(tracked.covariance_nm2))
-    return replace(problem, mean=problem.mean._replace(state=mean),
-                   sd=problem.sd._replace(state=sd))
+    means, deviations = ({name: pair[k] for name, pair in tracked.learnt.items()} for k in (0, 1))
+    return replace(problem, mean=problem.mean._replace(state=mean, **means),
+                   sd=problem.sd._replace(state=sd, **deviations))

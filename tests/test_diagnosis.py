@@ -1,0 +1,258 @@
+"""How the knobs really act, from made-up states of single frames, and what a check makes of it."""
+
+import re
+
+import numpy as np
+import pytest
+import standins
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxcal import conformance, diagnosis, microscopes
+from jaxcal.diagnosis import turned
+from jaxcal.microscopes import FaultyMicroscope
+from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN
+from jaxcal.optics import Optics
+
+OPTICS = Optics(200.0, 20.0, 0.19)
+REACH = {3: np.array([100.0] * 3), 7: np.array([100.0] * 3 + [500.0] * 4)}
+SEEN_NM = {3: np.array([2.5] * 3), 7: np.array([2.5] * 3 + [180.0] * 4)}
+
+
+def without(names, *dead):
+    gain = np.eye(len(names))
+    for name in dead:
+        gain[:, names.index(name)] = 0.0
+    return gain
+
+
+def states(actuator, names, seed, frames=9):
+    """States of single frames with the errors of one each, a random sign, and one quite wrong."""
+    random, count = np.random.default_rng(seed), len(names)
+    knobs = REACH[count] * random.uniform(-1, 1, (frames, count))
+    knobs[0] = 0.0
+    x0 = REACH[count] * random.uniform(-1, 1, count)
+    sd = np.broadcast_to(SEEN_NM[count], knobs.shape)
+    seen = (x0 + knobs @ actuator.T + sd * random.standard_normal(knobs.shape))
+    seen *= random.choice([-1, 1], (frames, 1))
+    seen[random.integers(frames)] = REACH[count] * random.uniform(-1, 1, count)
+    return seen, sd, knobs
+
+
+CASES = {
+    "right": (lambda names: np.eye(len(names)), None),
+    "turned by 90": (lambda names: turned(names, 90.0), "the camera sees the knobs turned by 90"),
+    "turned by 37": (lambda names: turned(names, 37.0), "the camera sees the knobs turned by 37"),
+    "mirrored": (lambda names: turned(names, 0.0, True),
+                 "the camera sees the knobs mirrored and turned by 0"),
+    "dead": (lambda names: without(names, "C12a"), "C12a does not move"),
+    "gains": (lambda names: np.diag([1.4, 0.7, 1.0] + [1.0] * (len(names) - 3)),
+              "C10 moves by 1.4 of what it was told"),
+}
+
+
+def alike(told, finding):
+    """Whether a finding begins as told, its number the same to 4 degrees of a half turn or 0.15."""
+    number = re.compile(r"(?<= by )[\d.]+")
+    if not number.sub("", finding).startswith(number.sub("", told)):
+        return False
+    if not number.search(told):
+        return True
+    off = float(number.search(told)[0]) - float(number.search(finding)[0])
+    return min(off % 180, -off % 180) < 4 if "camera" in told else abs(off) < 0.15
+
+
+@pytest.mark.parametrize("names", [FIRST_ORDER, SEVEN])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_wrong_is_found(names, case):
+    """In 8 of 8 made-up series; gains of C10 and C12 to 0.2."""
+    make, told = CASES[case]
+    actuator = make(names)
+    for seed in range(8):
+        found = diagnosis.response(*states(actuator, names, seed), names, OPTICS)
+        assert np.abs(found.actuator - actuator)[:3, :3].max() < 0.2
+        if told is None:
+            assert found.findings == ()
+        else:
+            assert any(alike(told, one) for one in found.findings), found.findings
+
+
+def test_a_frame_that_shows_something_else_does_not_fit():
+    seen, sd, knobs = states(np.eye(3), FIRST_ORDER, 5)
+    seen = np.abs(seen) * [1, -1, 1]
+    exact = (np.array([30.0, 20.0, -50.0]) + knobs)
+    exact[4] += [80.0, 0.0, 0.0]
+    found = diagnosis.response(exact, sd, knobs, FIRST_ORDER, OPTICS)
+    assert_array_equal(np.flatnonzero(~found.fits), [4])
+    assert_allclose(found.x0_nm, [30.0, 20.0, -50.0], atol=1.0)
+
+
+def test_two_frames_are_too_few():
+    with pytest.raises(ValueError, match="takes at least three frames, got 2"):
+        diagnosis.response(*(part[:2] for part in states(np.eye(3), FIRST_ORDER, 0)), FIRST_ORDER,
+                           OPTICS)
+
+
+def test_turning_a_camera_turns_each_pair_by_its_fold():
+    gain = turned(SEVEN, 30.0)
+    for first, fold in ((1, 2), (3, 1), (5, 3)):
+        angle = np.deg2rad(30.0 * fold)
+        assert_allclose(gain[first : first + 2, first], [np.cos(angle), np.sin(angle)], atol=1e-12)
+    assert_allclose(gain @ gain.T, np.eye(7), atol=1e-12)
+    assert_allclose(turned(("C10", "C12b"), 45.0)[1, 1], 0.0, atol=1e-12)
+
+
+# The check of an adapter
+
+
+class Bench:
+    """An instrument whose frames carry their state, which the made-up estimate reads back."""
+
+    knob_names, optics, name = FIRST_ORDER, standins.optics(), "bench"
+    limits_nm = np.array([400.0, 200.0, 200.0])
+
+    def __init__(self):
+        self.actuator, self.knobs, self.taken = np.eye(3), np.zeros(3), 0
+        self.pictures = standins.frames(12)
+
+    def set(self, knobs_nm):
+        if np.any(np.abs(knobs_nm) > self.limits_nm):
+            raise ValueError("beyond its limit")
+        self.knobs = np.array(knobs_nm)
+
+    def acquire(self):
+        frame = self.pictures[self.taken % 12].copy()
+        self.taken += 1
+        frame[0, :3] = np.array([20.0, -10.0, 15.0]) + self.actuator @ self.knobs
+        frame[0, 3] = self.taken  # no two are the same
+        return frame
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """`check` with states that are read from the frames, right to 2 nm and up to sign."""
+    def state_of(seen, names, optics, model, seed=0):
+        random = np.random.default_rng(int(seen.frame[0, 3]))
+        state = np.asarray(seen.frame[0, :3], float) + 2.0 * random.standard_normal(3)
+        return random.choice([-1, 1]) * state, np.full(3, 2.0)
+
+    monkeypatch.setattr(diagnosis, "state_of", state_of)
+    return lambda bench, **options: microscopes.check(bench, model="none", **options)
+
+
+def failed(told):
+    return [check.told for check in told.checks if check.passed is False]
+
+
+def test_an_adapter_that_is_right_passes(ask):
+    bench = Bench()
+    told = ask(bench)
+    assert told.passed and failed(told) == []
+    assert len(told.checks) == 9 and all(check.passed for check in told.checks)
+    assert_allclose(np.diag(told.response.actuator), 1.0, atol=0.15)
+    assert_array_equal(bench.knobs, 0.0)
+    assert str(told).splitlines()[0].startswith("ok   it has knob_names, optics, set and acquire")
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    (lambda b: setattr(b, "actuator", turned(FIRST_ORDER, 90.0)),
+     "the camera sees the knobs turned by 90 or 270 degrees"),
+    (lambda b: setattr(b, "actuator", without(FIRST_ORDER, "C12b")), "C12b does not move"),
+    (lambda b: setattr(b, "actuator", np.diag([1e-3] * 3)), "C10 does not move"),  # um for nm
+    (lambda b: setattr(b, "set", lambda knobs: setattr(b, "knobs", np.array(knobs))),
+     "was turned to 404.0 nm, beyond its limit"),
+    (lambda b: setattr(b, "optics", Optics(200.0, 22.0, b.optics.pixel_mrad)),
+     " % of 44.4 pixels: check semi_angle_mrad"),
+    (lambda b: setattr(b, "pictures", 0 * b.pictures), "blank frame"),
+    (lambda b: setattr(b, "acquire", lambda: standins.frames(1)[0]),
+     "stale: the very counts of frame 0"),
+    (lambda b: setattr(b, "acquire", lambda: 1 / 0), "the microscope failed in acquire: division"),
+    (lambda b: setattr(b, "acquire", None), "acquire cannot be called"),
+    (lambda b: setattr(b, "optics", (200.0, 20.0, 0.2)), "should be a jaxcal.Optics, got tuple"),
+    (lambda b: setattr(b, "knob_names", ("C10", "A1x")), "A1x"),
+    (lambda b: setattr(b, "knobs_nm", np.array([5.0, 5.0, 5.0])), "C10 within"),
+])  # fmt: skip
+def test_an_adapter_that_is_not_right_fails_and_says_why(ask, change, match):
+    bench = Bench()
+    change(bench)
+    told = ask(bench)
+    assert not told.passed
+    assert any(match in one for one in failed(told)), str(told)
+
+
+def test_frames_that_lag_behind_the_knobs_are_told(ask):
+    bench, before = Bench(), [np.zeros(3)]
+    actual, send = bench.acquire, bench.set
+
+    def late():
+        now, bench.knobs = bench.knobs, before[0]
+        frame = actual()
+        bench.knobs = before[0] = now
+        return frame
+
+    bench.acquire, bench.set = late, send
+    told = ask(bench)
+    assert any("fit the settings before: wait until the knobs stand" in one
+               for one in failed(told)), str(told)
+
+
+def test_no_limits_are_told_but_are_no_failure(ask):
+    bench = Bench()
+    bench.limits_nm = np.full(3, np.inf)
+    told = ask(bench)
+    assert told.passed and "--   a setting beyond the limits is refused" in str(told)
+
+
+# Faults to try things against
+
+
+def test_faults_of_frames_and_calls():
+    bench = Bench()
+    faulty = FaultyMicroscope(bench, frames={1: "stale", 2: "blank", 3: "saturated"},
+                              calls={9: "rubbish", 10: "raise"}, hysteresis=0.1)
+    assert faulty.knob_names == FIRST_ORDER and not hasattr(faulty, "knobs_nm")
+    shown = []
+    for knobs in ([10.0, 0, 0], [20.0, 0, 0], [20.0, 0, 0], [0.0, 0, 0]):
+        faulty.set(knobs)
+        shown.append(faulty.acquire())
+    assert_array_equal(shown[1], shown[0])
+    judged = [diagnosis.estimation.observe(frame, bench.optics).fault for frame in shown]
+    assert judged[0] is None
+    assert judged[2].startswith("blank") and judged[3].startswith("saturated")
+    assert_allclose(bench.knobs, [2.0, 0, 0])  # 20 nm down, a tenth of it missing
+    assert_array_equal(faulty.largest_nm, [20.0, 0, 0])
+    faulty.set([0.0, 0, 0])
+    assert faulty.acquire().shape == (3, 7)
+    with pytest.raises(microscopes.InstrumentError, match="does not answer"):
+        faulty.set([0.0, 0, 0])
+
+
+def test_a_turned_camera_and_late_frames():
+    bench = Bench()
+    plain = bench.acquire()
+    bench.taken = 0
+    turned_ = FaultyMicroscope(bench, quarter_turns=1, mirrored=True)
+    assert_array_equal(turned_.acquire(), np.rot90(plain[:, ::-1]))
+    late = FaultyMicroscope(bench, frames={1: "late"})
+    late.set([30.0, 0, 0])
+    late.acquire()
+    late.set([50.0, 0, 0])
+    assert late.acquire()[0, 0] == 20.0 + 30.0
+    assert_array_equal(bench.knobs, [50.0, 0, 0])
+
+
+@pytest.mark.parametrize("fault", ["half shadowed", "crystalline", "contaminated"])
+def test_spoilt_frames_are_changed_within_bounds(fault):
+    plain = Bench().acquire()
+    frame = FaultyMicroscope(Bench(), frames={0: fault}).acquire()
+    assert frame.shape == plain.shape and np.all(np.isfinite(frame))
+    assert np.abs(frame - plain).mean() > 0.05 * plain.mean()
+    assert frame.min() >= plain.min() - 1 and frame.max() < 3 * plain.max()
+
+
+def test_faults_that_are_not_known():
+    with pytest.raises(ValueError, match="faults should be of blank, .*, got melted"):
+        FaultyMicroscope(Bench(), frames={0: "melted"})
+
+
+def test_conformance_needs_what_calibrate_needs():
+    assert conformance.NOMINAL < 0.15 and conformance.ARRIVES < 1

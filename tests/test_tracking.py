@@ -1,0 +1,119 @@
+"""The state followed after a calibration: what time takes and what a frame gives back."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxcal
+from jaxcal import SimulatedMicroscope, tracking, unknowns
+from jaxcal.aberrations import indices
+from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN, random_steps
+from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
+from jaxcal.series import SeriesError
+
+OPTICS = Optics(200.0, 20.0, 0.19)
+LIMITS = quarter_pi_limits_nm(OPTICS)[:3]
+TRUTH = np.array([60.0, -40.0, 25.0])
+
+
+def answer(sd=0.4, gain=None):
+    gain = np.eye(3) if gain is None else gain
+    return SimpleNamespace(
+        knob_names=FIRST_ORDER, actuator=gain, tuned_knobs_nm=-np.linalg.solve(gain, TRUTH),
+        tuned_covariance_nm2=sd**2 * np.linalg.inv(gain) @ np.linalg.inv(gain).T, refinement=None)
+
+
+def test_the_state_at_the_end_of_a_calibration():
+    gain = np.array([[1.1, 0.05, 0.0], [0.0, 0.9, 0.0], [0.0, 0.02, 1.0]])
+    state = tracking.start(answer(gain=gain), OPTICS, 2.0)
+    assert_allclose(state.x0_nm, TRUTH)
+    assert_allclose(state.covariance_nm2, 0.16 * np.eye(3), atol=1e-12)
+    assert_allclose(state.state_nm(answer(gain=gain).tuned_knobs_nm), 0.0, atol=1e-12)
+
+
+def test_one_drift_is_the_same_phase_for_all_knobs():
+    state = tracking.start(replace_names(answer(), SEVEN), OPTICS, 2.0)
+    waves = edge_waves(OPTICS)[indices(SEVEN)]
+    assert_allclose(state.walk_nm * waves, 2.0 * waves[0])
+    assert_allclose(state.walk_nm[:1], 2.0)
+
+
+def replace_names(one, names):
+    count = len(names)
+    return SimpleNamespace(knob_names=names, actuator=np.eye(count),
+                           tuned_knobs_nm=np.zeros(count), tuned_covariance_nm2=np.eye(count),
+                           refinement=None)
+
+
+@pytest.mark.parametrize("walk", [0.0, -1.0, np.nan, [1.0, 2.0]])
+def test_a_drift_that_is_none(walk):
+    with pytest.raises(ValueError, match="walk_nm should be positive, one number or one for each"):
+        tracking.start(answer(), OPTICS, walk)
+
+
+def test_time_widens_and_does_not_move():
+    state = tracking.start(answer(), OPTICS, [1.0, 2.0, 3.0])
+    later = tracking.wait(tracking.wait(state, 900.0), 2700.0)
+    assert_allclose(np.diag(later.covariance_nm2), 0.16 + np.square([1.0, 2.0, 3.0]))
+    assert_allclose(later.x0_nm, state.x0_nm)
+    with pytest.raises(ValueError, match="seconds should be 0 or more, got -1"):
+        tracking.wait(state, -1.0)
+
+
+def test_when_a_correction_is_proposed():
+    tuned = answer().tuned_knobs_nm
+    state = tracking.start(answer(sd=0.2), OPTICS, 1.0)
+    told = tracking.judge(state, tuned)
+    assert told.inside > 0.99 and not told.correct
+    assert told.message.startswith("within the limits with")
+    away = tracking.judge(state, tuned + [2.0 * LIMITS[0], 0, 0])
+    assert away.inside < 0.01 and away.correct and away.message.endswith("correct the knobs")
+    assert_allclose(away.knobs_nm, tuned)
+    later = tracking.judge(tracking.wait(state, 4 * 3600.0), tuned)
+    assert later.correct and "take a frame away from focus" in later.message
+    strange = tracking.judge(replace(state, surprise=40.0), tuned)
+    assert "by more than the drift explains: calibrate anew" in strange.message
+
+
+def test_a_probe_is_a_line_focus_off_the_tuning_setting():
+    state = tracking.start(answer(), OPTICS, 1.0)
+    away = (tracking.probe_nm(state) - answer().tuned_knobs_nm) * edge_waves(OPTICS)[:3]
+    assert_allclose(np.hypot(*away[1:]), away[0])
+    assert_allclose(away[0], tracking.NEAR)
+    other = (tracking.probe_nm(state, -1) - answer().tuned_knobs_nm) * edge_waves(OPTICS)[:3]
+    assert_allclose(other, -away)
+
+
+def test_a_frame_that_cannot_be_used_teaches_nothing():
+    state = tracking.start(answer(), OPTICS, 1.0)
+    with pytest.raises(SeriesError, match="the frame cannot be used: blank"):
+        tracking.look(state, np.zeros((256, 256)), np.zeros(3))
+
+
+def test_frames_bring_a_drifting_state_back():
+    """C10 and C12 drift by some 3 nm after six frames told the state: four frames, on the two sides
+    of focus in turns, bring it back to half of that, and to three of the stated deviations."""
+    seed, drift = 11, np.array([-3.0, 3.5, 4.0])
+    steps = random_steps(seed, 6)
+    microscope = SimulatedMicroscope(
+        hidden_nm=dict(zip(FIRST_ORDER, TRUTH, strict=True)), seed=seed)
+    frames = []
+    for knobs in steps:
+        microscope.set(knobs)
+        frames.append(microscope.acquire())
+    found = jaxcal.estimate(jaxcal.Series(np.stack(frames), steps, FIRST_ORDER, microscope.optics))
+    state = tracking.wait(tracking.start(found, microscope.optics, 3.0), 3600.0)
+    scale, unsure = state.learnt["log_scale"]
+    assert abs(scale) < 0.03 and unsure < unknowns.SCALE_SD
+    for side in (1, -1, 1, -1):
+        before = np.sqrt(np.diag(state.covariance_nm2))
+        knobs = tracking.probe_nm(state, side)
+        microscope.set(knobs + drift)
+        state = tracking.look(state, microscope.acquire(), knobs)
+        off, sd = state.x0_nm - TRUTH - drift, np.sqrt(np.diag(state.covariance_nm2))
+        assert np.all(np.abs(off) < 3 * sd) and np.all(sd < before)
+        assert state.surprise < tracking.CONSISTENT
+    assert np.linalg.norm(off) < 0.5 * np.linalg.norm(drift)
