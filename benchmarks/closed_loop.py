@@ -24,6 +24,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import provenance
+from jaxcal import calibration
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
 
@@ -41,14 +42,13 @@ def microscope(seed: int, refined: bool) -> jaxcal.SimulatedMicroscope:
 
 
 def tune(seed: int, frames: int, model, refined: bool = True) -> dict:
-    """One run. A calibration that raises is a run that failed, with its reason."""
+    """One run. A calibration that is refused is a run that failed, with its reason."""
     instrument = microscope(seed, refined)
     start = time.perf_counter()
     run = {"seed": seed, "truth_nm": dict(instrument.truth_nm)}
-    try:
-        made = jaxcal.calibrate(instrument, frames=frames, model=model, seed=seed, refined=refined)
-    except ValueError as error:
-        return run | {"failed": str(error), "seconds": time.perf_counter() - start}
+    made = jaxcal.calibrate(instrument, frames=frames, model=model, seed=seed, refined=refined)
+    if made.verdict == calibration.REFUSED:
+        return run | {"failed": made.reason, "seconds": time.perf_counter() - start}
     return run | {"seconds": time.perf_counter() - start, **outcome(made, run["truth_nm"])}
 
 

@@ -67,6 +67,7 @@ def calibrate(arguments):
         run.limits_nm,
         truth_nm=run.truth_nm,
         applied_nm=run.applied_knobs_nm,
+        verdict=run.verdict,
     )
     if run.verdict == calibration.REFUSED:
         raise InputError(f"{microscope.name}: refused: {run.reason}")

@@ -79,7 +79,7 @@ class Progress:
         self._bar.start()
 
 
-def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None):
+def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, verdict=None):
     """Print the state of one instrument, knob by knob, in nm, and what was used for it.
 
     Args:
@@ -88,6 +88,7 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None):
         limits_nm: (P,) pi/4 limits of the knobs, nm.
         truth_nm: {name: nm} or None; adds a column.
         applied_nm: (P,) knob setting that was applied, nm, or None; adds a column.
+        verdict: of a calibration, or None.
     """
     from rich.console import Console
     from rich.table import Table
@@ -111,9 +112,10 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None):
     # Plain text: what a message or a file's name holds is not markup.
     console = Console(markup=False, highlight=False)
     console.print(table)
-    outcome = "converged" if estimate.converged else "not converged"
+    outcome = verdict or ("converged" if estimate.converged else "not converged")
     used = "1 frame" if estimate.frames_used == 1 else f"{estimate.frames_used} frames"
-    print(f"{outcome}: {one_line(estimate.message)} ({used}, {estimate.seconds:.1f} s)")
+    message = one_line(estimate.message).removeprefix(f"{outcome}: ")
+    print(f"{outcome}: {message} ({used}, {estimate.seconds:.1f} s)")
     for number, reason in estimate.rejected_frames:
         print(f"frame {number} set aside: {one_line(reason)}")
     if len(estimate.modes) > 1:

@@ -56,11 +56,12 @@ class _Run:
             self.series, self.estimate = run.series, run.estimate
             self.history, self.truth_nm = tuple(run.history), run.truth_nm
             self.verification = run.verification_frame
-            self.applied_nm = run.applied_knobs_nm
+            self.applied_nm, self.verdict = run.applied_knobs_nm, run.verdict
             self.limits_nm = np.asarray(run.limits_nm, float)
         else:
             self.series, self.estimate = run
             self.history, self.truth_nm, self.verification, self.applied_nm = (), None, None, None
+            self.verdict = None
             places = indices(self.series.knob_names)
             self.limits_nm = quarter_pi_limits_nm(self.series.optics)[places]
         self.names = self.estimate.knob_names
@@ -106,13 +107,13 @@ def _head(run, several):
 
 def _outcome(run):
     estimate = run.estimate
-    state = "converged" if estimate.converged else "not converged"
+    state = run.verdict or ("converged" if estimate.converged else "not converged")
     below = int(np.count_nonzero(run.left_nm <= run.limits_nm))
     tuned = f"{below} of {len(run.names)} knobs within the π/4 limit"
     tense = "after the correction" if run.applied_nm is not None else "at the setting found"
     return (
         f'<p class="outcome {"good" if estimate.converged else "open"}"><b>{state}</b> '
-        f"{html.escape(str(estimate.message))}</p>"
+        f"{html.escape(str(estimate.message).removeprefix(f'{state}: '))}</p>"
         f"<p>{_count(estimate.frames_used, 'frame')} used, "
         f"{_count(len(run.set_aside), 'frame')} set aside, {estimate.seconds:.1f} s. "
         f"{tuned} {tense}, uncertainty included.</p>"

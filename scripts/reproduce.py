@@ -63,6 +63,7 @@ def _coverage(frames: int, instruments: int, minutes: float) -> Step:
 
 STEPS = {
     "speed": Step(("-m", "benchmarks"), (), 1, {"json": "speed", "document": "results.md"}),
+    "estimate": _benchmark("estimate", minutes=4),
     "identifiability": _benchmark("identifiability", minutes=3, quick=("--quick",),
                                   picture="identifiability.png"),
     "nuts": _benchmark("nuts", minutes=3),

@@ -41,6 +41,11 @@ def calls(monkeypatch):
         made.append(("calibrate", microscope.name, microscope.knob_names, options))
         run = standins.calibration(microscope.knob_names)
         run.truth_nm = getattr(microscope, "truth_nm", None)
+        if options["seed"] == 13:  # this one fails in its first frame
+            run.verdict, run.reason = "refused", "the microscope failed in acquire: no beam"
+            run.estimate, run.history, run.series = None, (), None
+        if options["seed"] == 14:  # and this one later
+            run.verdict, run.reason = "refused", "the microscope failed in set: no current"
         return run
 
     def load(path=None):
@@ -49,7 +54,8 @@ def calls(monkeypatch):
         return "model" if path is None else str(path)
 
     for name, stub in (
-        ("calibration", SimpleNamespace(estimate=estimate, calibrate=calibrate)),
+        ("calibration", SimpleNamespace(estimate=estimate, calibrate=calibrate,
+                                        REFUSED="refused")),
         ("model", SimpleNamespace(load=load)),
     ):
         monkeypatch.setitem(sys.modules, f"jaxcal.{name}", stub)
@@ -229,6 +235,8 @@ def test_a_model_that_is_none(tmp_path, calls, capsys):
         (["calibrate", "--knobs", "C10,C99"], "--knobs C10,C99: unknown aberration 'C99'"),
         (["calibrate", "--knobs", "C10,C10"], "C10 is named twice"),
         (["calibrate", "--knobs", ","], "names no knob"),
+        (["calibrate", "--resume"], "name its folder with --run"),
+        (["calibrate", "--run", __file__], "is a file; name a folder for the run"),
         (["calibrate", "--frames", "0"], "--frames should be positive, got 0"),
         (["calibrate", "--seed", "-1"], "--seed should be 0 or more"),
         (["calibrate", "--tolerance", "nan"], "--tolerance should be positive"),
@@ -269,6 +277,32 @@ def test_calibrate_the_simulated_microscope(tmp_path, calls, fake_simulation, ca
     assert "jaxcal report" in page.read_text()
     printed = capsys.readouterr().out
     assert "simulated microscope" in printed and "true x0" in printed and "applied" in printed
+
+
+@pytest.mark.parametrize(("seed", "reason", "known"), [(13, "no beam", False),
+                                                         (14, "no current", True)])
+def test_a_refused_calibration_is_one_line_and_still_written(
+        tmp_path, calls, fake_simulation, capsys, seed, reason, known):
+    out = tmp_path / "out.json"
+    assert run("calibrate", "--knobs", "C10,C12b", "--seed", seed, "--json", out) == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [told.err.strip()] and reason in told.err
+    assert "simulated: refused: the microscope failed" in told.err
+    answer = json.loads(out.read_text())["simulated"]
+    assert answer["verdict"] == "refused" and reason in answer["reason"]
+    assert answer.keys() >= {"x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm", "frames_used",
+                             "rejected_frames", "converged", "message", "seconds"}
+    assert set(answer["x0_nm"]) == {"C10", "C12b"}
+    assert (answer["x0_nm"]["C10"] is not None) == known
+    assert ("simulated microscope" in told.out) == known
+
+
+def test_a_run_is_kept_and_continued(tmp_path, calls, fake_simulation):
+    folder = tmp_path / "monday"
+    assert run("calibrate", "--run", folder) == 0
+    assert run("calibrate", "--run", folder, "--resume") == 0
+    assert [(made[3]["run"], made[3]["resume"]) for made in calls] == [
+        (folder, False), (folder, True)]
 
 
 def test_calibrate_a_replay(tmp_path, calls, capsys):

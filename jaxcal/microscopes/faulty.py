@@ -33,7 +33,7 @@ class FaultyMicroscope:
         seed: int, of the faults' own noise.
 
     Attributes:
-        largest_nm: (P,) how far each knob was ever sent, nm.
+        largest_nm: (P,) how far each knob was ever sent; asked_nm: (P,) where last, nm.
         Those of the microscope behind.
 
     Raises:
@@ -51,9 +51,9 @@ class FaultyMicroscope:
         self._hysteresis, self._turns, self._mirrored = hysteresis, quarter_turns, mirrored
         self.optics = microscope.optics if optics is None else optics
         self._random = np.random.default_rng([seed, 5])
-        self._asked = np.zeros(len(microscope.knob_names))
-        self._before, self._last, self._taken, self._called = self._asked, None, 0, 0
-        self.largest_nm = self._asked.copy()
+        self.asked_nm = np.zeros(len(microscope.knob_names))
+        self._before, self._last, self._taken, self._called = self.asked_nm, None, 0, 0
+        self.largest_nm = self.asked_nm.copy()
 
     def __getattr__(self, name):
         if name.startswith("_") or name == "knobs_nm":  # it does not know where it arrives
@@ -65,7 +65,7 @@ class FaultyMicroscope:
         wanted = settings(knobs_nm, self._behind.knob_names)
         self.largest_nm = np.maximum(self.largest_nm, np.abs(wanted))
         self._fail()
-        self._before, self._asked = self._asked, wanted
+        self._before, self.asked_nm = self.asked_nm, wanted
         self._behind.set(wanted - self._hysteresis * (wanted - self._before))
 
     def acquire(self):
@@ -81,7 +81,7 @@ class FaultyMicroscope:
             self._behind.set(self._before)
         frame = np.asarray(self._behind.acquire(), float)
         if fault == "late":
-            self._behind.set(self._asked)
+            self._behind.set(self.asked_nm)
         if self._mirrored:
             frame = frame[:, ::-1]
         frame = np.rot90(frame, self._turns)

@@ -1,0 +1,202 @@
+"""Closed loops with faults drawn at random: does every run end in a stated state?
+
+    python -m benchmarks.faults [--runs 200] [--first 0]
+
+Run k tunes a simulated microscope (three knobs, every fourth seven, budget of eight frames) with
+one or two faults: gains off by up to 40 % with cross-talk, a knob that does not move, hysteresis,
+drift, bad frames (blank, saturated, half in shadow, crystalline, contaminated, stale, late), a
+camera turned or mirrored, a wrong nominal energy, semi-angle or pixel, knobs with narrow limits, a
+call that raises, hangs or gives rubbish. What has to hold: nothing is raised, no knob is sent
+beyond its limit, the verdict is one of three, the knobs stand where it says, and of the runs that
+say "tuned" at least 98 % are inside the limits they state.
+
+A run is kept as soon as it ends, so that the same command goes on after an interruption. Writes
+``benchmarks/results/faults.json`` and the table in ``docs/results.md``, prints one closing line;
+the exit status is 0 only where all that holds.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import jaxcal
+from benchmarks import closed_loop, provenance
+from jaxcal import calibration
+from jaxcal import model as models
+from jaxcal.aberrations import indices
+from jaxcal.microscopes import FaultyMicroscope, faulty, simulated
+
+LINES = provenance.ROOT / "build" / "faults.jsonl"
+RESULT = provenance.RESULTS / "faults.json"
+FIRST_SEED = 40_000
+FRAMES = 8
+TIMEOUT_S = 60.0  # of a call; the first frame on a grid is compiled in it
+FAULTS = ("none", "gains", "dead knob", "hysteresis", "drift", "bad frames", "camera turned",
+          "wrong energy", "wrong semi-angle", "wrong pixel", "narrow limits", "failing call")
+STATES = (calibration.TUNED, calibration.NOT_DECIDED, calibration.REFUSED)
+
+
+def draw(seed: int):
+    """The faults of a run, by name with what they are, and the microscope that has them."""
+    random = np.random.default_rng([seed, 11])
+    names = simulated.SEVEN if seed % 4 == 3 else simulated.FIRST_ORDER
+    count, nominal = len(names), simulated.simulated_optics()
+    chosen = random.choice(len(FAULTS), int(random.integers(1, 3)), replace=False)
+    told, actuator, drift, limits, given = {}, np.eye(count), np.zeros(count), None, {}
+    for fault in (FAULTS[k] for k in chosen):
+        told[fault] = ""
+        if fault == "gains":
+            actuator = actuator @ np.diag(1 + random.uniform(-0.4, 0.4, count))
+            actuator[0, 1] += 0.05
+            told[fault] = ", ".join(f"{g:.2f}" for g in np.diag(actuator))
+        elif fault == "dead knob":
+            dead = int(random.integers(count))
+            actuator[:, dead] = 0.0
+            told[fault] = names[dead]
+        elif fault == "hysteresis":
+            given["hysteresis"] = float(random.uniform(0.03, 0.15))
+            told[fault] = f"{given['hysteresis']:.2f}"
+        elif fault == "drift":
+            drift[:3] = random.uniform(0.3, 1.5) * random.standard_normal(3)
+            told[fault] = f"{np.linalg.norm(drift):.1f} nm a frame"
+        elif fault == "bad frames":
+            numbers = random.choice(FRAMES + 1, int(random.integers(1, 4)), replace=False)
+            kinds = random.choice(faulty.FRAMES, len(numbers))
+            given["frames"] = {int(k): str(kind) for k, kind in zip(numbers, kinds, strict=True)}
+            told[fault] = ", ".join(f"{k}: {kind}" for k, kind in sorted(given["frames"].items()))
+        elif fault == "camera turned":
+            given |= {"quarter_turns": int(random.integers(4)),
+                      "mirrored": bool(random.integers(2))}
+            told[fault] = f"{90 * given['quarter_turns']} degrees, mirrored {given['mirrored']}"
+        elif fault.startswith("wrong"):
+            off = float(random.choice([-1, 1]) * random.uniform(0.05, 0.2))
+            optics = given.get("optics", nominal)
+            given["optics"] = {
+                "wrong energy": lambda o, off: replace(o, energy_keV=o.energy_keV * (1 + 3 * off)),
+                "wrong semi-angle": lambda o, off: replace(
+                    o, semi_angle_mrad=o.semi_angle_mrad * (1 + off)),
+                "wrong pixel": lambda o, off: replace(o, pixel_mrad=o.pixel_mrad * (1 + off)),
+            }[fault](optics, off)
+            told[fault] = f"{100 * (3 * off if fault == 'wrong energy' else off):+.0f} %"
+        elif fault == "narrow limits":
+            limits = float(random.uniform(40, 250))
+            told[fault] = f"{limits:.0f} nm"
+        elif fault == "failing call":
+            given["calls"] = {int(random.integers(2 * FRAMES)): str(random.choice(faulty.CALLS))}
+            told[fault] = str(given["calls"])
+    bench = simulated.SimulatedMicroscope(
+        nominal, knob_names=names, seed=seed, hidden_range_nm=150.0, actuator=actuator,
+        drift_nm=drift,
+        limits_nm=None if limits is None else dict.fromkeys(simulated.FIRST_ORDER, limits))
+    return told, FaultyMicroscope(bench, seed=seed, **given), bench
+
+
+def one(seed: int, model) -> dict:
+    """One run and what it broke: a list of sentences, empty where all holds."""
+    told, microscope, bench = draw(seed)
+    run, start, broken = {"seed": seed, "faults": told}, time.perf_counter(), []
+    try:
+        made = jaxcal.calibrate(microscope, frames=FRAMES, model=model, seed=seed,
+                                timeout_s=TIMEOUT_S)
+    except ValueError as error:
+        if np.any(microscope.largest_nm):  # before anything moved, a call may be refused
+            broken.append(f"raised after the knobs moved: {error}")
+        return run | {"verdict": calibration.REFUSED, "reason": str(error), "broken": broken,
+                      "left": None, "seconds": time.perf_counter() - start}
+    except Exception as error:
+        return run | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}",
+                      "broken": ["raised"], "left": None, "seconds": time.perf_counter() - start}
+    left = np.abs(bench.state_nm()[indices(bench.knob_names)]) / made.limits_nm
+    if np.any(microscope.largest_nm > bench.limits_nm):
+        broken.append("a knob was sent beyond its limit")
+    if made.verdict not in STATES or not made.reason:
+        broken.append(f"no stated verdict: {made.verdict}")
+    if made.applied_knobs_nm is not None and not np.allclose(
+            microscope.asked_nm, made.applied_knobs_nm):
+        broken.append("the knobs do not stand where it says")
+    return run | {"verdict": made.verdict, "reason": made.reason, "broken": broken,
+                  "left": float(left.max()), "seconds": time.perf_counter() - start,
+                  "inside": bool(np.all(left <= 1)), "frames": len(made.history)}
+
+
+def summarise(runs) -> dict:
+    """Counts by fault and verdict, and what was broken."""
+    tuned = [run for run in runs if run["verdict"] == calibration.TUNED]
+    inside = sum(run["inside"] for run in tuned)
+    by_fault = {}
+    for run in runs:
+        for fault in run["faults"]:
+            counts = by_fault.setdefault(fault, Counter())
+            counts[run["verdict"]] += 1
+            counts["outside"] += run["verdict"] == calibration.TUNED and not run["inside"]
+    return {"runs": len(runs), "verdicts": dict(Counter(run["verdict"] for run in runs)),
+            "tuned": len(tuned), "tuned_inside": inside,
+            "broken": [f"seed {run['seed']}: {one}" for run in runs for one in run["broken"]],
+            "by_fault": {fault: dict(by_fault[fault]) for fault in FAULTS if fault in by_fault},
+            "holds": not any(run["broken"] for run in runs) and inside >= 0.98 * len(tuned)}
+
+
+def markdown(result) -> str:
+    """Table for the documentation."""
+    s = result["summary"]
+    rows = [(fault, *(counts.get(state, 0) for state in STATES), counts.get("outside", 0))
+            for fault, counts in s["by_fault"].items()]
+    rows.append(("all runs", *(s["verdicts"].get(state, 0) for state in STATES),
+                 s["tuned"] - s["tuned_inside"]))
+    head = ("fault", *STATES, "\"tuned\" but outside")
+    outside = [run for run in result["runs"] if run["verdict"] == calibration.TUNED
+               and not run["inside"]]
+    parts = [provenance.markdown(head, rows)]
+    if outside:
+        parts.append("\"Tuned\" but outside: " + "; ".join(
+            f"seed {run['seed']} ({run['left']:.1f} limits; " + ", ".join(
+                f"{fault} {what}".strip() for fault, what in run["faults"].items()) + ")"
+            for run in outside) + ".")
+    if s["broken"]:
+        parts.append("Broken: " + "; ".join(s["broken"]) + ".")
+    return "\n\n".join([*parts, provenance.source(result)])
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="FIRST ... RUNS-1")
+    parser.add_argument("--first", type=int, default=0, help="first run of this process")
+    parser.add_argument("--lines", type=Path, default=LINES, help="where finished runs are kept")
+    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
+    options = parser.parse_args(arguments)
+    if options.runs <= options.first or options.first < 0:
+        parser.error("--runs should be larger than --first")
+    wanted = {"frames": FRAMES, "code": provenance.code(),
+              "model": provenance.digest(provenance.MODEL)}
+    done, model = closed_loop.kept(options.lines, wanted), models.load()
+    seeds = range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
+    for seed in seeds:
+        if seed not in done:
+            done[seed] = one(seed, model)
+            closed_loop.keep(options.lines, wanted, done[seed])
+            run = done[seed]
+            left = "" if run["left"] is None else f", {run['left']:.1f} limits left"
+            print(f"{seed}: {run['faults']}: {run['verdict']}{left}, {run['seconds']:.0f} s"
+                  f"{'; BROKEN: ' + '; '.join(run['broken']) if run['broken'] else ''}",
+                  file=sys.stderr, flush=True)
+    runs = [done[seed] for seed in seeds]
+    result = {"benchmark": "faults", "settings": wanted, "provenance": provenance.provenance(),
+              "summary": summarise(runs), "runs": runs}
+    provenance.write(options.json, result)
+    provenance.put("faults", markdown(result), options.document)
+    s = result["summary"]
+    print(f"{s['runs']} runs with faults: {len(s['broken'])} broken, of {s['tuned']} that say "
+          f"tuned {s['tuned_inside']} are inside their limits: "
+          f"{'holds' if s['holds'] else 'DOES NOT HOLD'}")
+    return 0 if s["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The page for people at instruments: its code runs, and what it quotes is what jaxcal says."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import jaxcal
+from jaxcal import aperture, calibration, diagnosis, estimation, tracking
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
+
+
+def block(name):
+    return re.search(rf"<!-- {name} -->\n```python\n(.*?)```", PAGE, re.S)[1]
+
+
+def test_the_code_runs(monkeypatch, tmp_path, capsys):
+    """With an instrument and an estimate that cost nothing: names and arguments are real."""
+    microscope = SimpleNamespace(sent=[], acquire=lambda: "frame")
+    microscope.set = lambda knobs: microscope.sent.append(np.array(knobs))
+    made = SimpleNamespace(
+        verdict="tuned", reason="verified", applied_knobs_nm=np.ones(3), estimate="estimate",
+        series=SimpleNamespace(optics="optics"))
+    asked = {}
+    monkeypatch.setattr("jaxcal.conformance.check", lambda bench: f"asked {bench is microscope}")
+    monkeypatch.setattr(calibration, "calibrate",
+                        lambda bench, **options: asked.update(options) or made)
+    monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm: [walk_nm])
+    monkeypatch.setattr(tracking, "wait", lambda state, seconds: [*state, seconds])
+    monkeypatch.setattr(tracking, "probe_nm", lambda state: np.full(3, 9.0))
+    monkeypatch.setattr(tracking, "look", lambda state, frame, knobs: [*state, frame, knobs[0]])
+    monkeypatch.setattr(tracking, "judge", lambda state, knobs: tracking.Judgement(
+        0.4, True, np.full(3, 2.0), f"{state} at {knobs[0]}"))
+    names = {"jaxcal": jaxcal, "microscope": microscope}
+    for name in ("check", "run", "track"):
+        exec(block(name), names)
+    told = capsys.readouterr().out
+    assert "asked True" in told and "tuned verified" in told
+    assert "[1.0, 600, 'frame', 9.0] at 1.0" in told
+    assert [sent[0] for sent in microscope.sent] == [9.0, 1.0, 2.0]
+    assert asked == {"frames": 10, "run": "monday"}
+
+
+SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
+                 for module in (aperture, calibration, diagnosis, estimation))
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))
+def test_what_the_table_quotes_is_said(row):
+    """Each piece of a message stands in the code that says it."""
+    if set(row) <= {"-"} or row == "what it says":
+        return
+    text = re.sub(r'"\s*\n\s*f?"', "", SAID)  # strings that go on in the next line
+    for piece in row.split("..."):
+        assert piece.strip() in text, f"nothing says {piece!r}"
