@@ -38,6 +38,7 @@ from benchmarks import (  # noqa: E402
     closed_loop,
     coverage,
     e_step,
+    faults,
     provenance,
     reality,
     simulate,
@@ -364,3 +365,72 @@ def test_states_of_the_bound_are_sampled_and_priors_bound_the_deviations():
     per_nm = bound.edge_phases(bound.simulated_optics())[:7]
     nothing = bound._deviations(np.zeros((10, 10)), [1.0, 1.0])
     np.testing.assert_allclose(nothing / per_nm, [150.0] * 3 + [600.0] * 4)
+
+
+# faults -------------------------------------------------------------------------------------------
+
+
+def test_faults_are_drawn_of_all_kinds_and_the_same_for_a_seed():
+    seen = set()
+    for seed in range(60):
+        told, microscope, bench = faults.draw(seed)
+        assert 1 <= len(told) <= 2
+        seen.update(told)
+        assert len(bench.knob_names) == (7 if seed % 4 == 3 else 3)
+        assert ("wrong energy" in told) == (microscope.optics.energy_keV != 200.0)
+        assert np.isfinite(bench.limits_nm).any() == ("narrow limits" in told)
+        assert faults.draw(seed)[0] == told
+    assert seen == set(faults.FAULTS)
+
+
+def fault_run(seed, verdict="tuned", inside=True, broken=()):
+    return {"seed": seed, "faults": {"drift": "1.0 nm a frame"}, "verdict": verdict,
+            "inside": inside, "left": 0.5 if inside else 3.0, "broken": list(broken)}
+
+
+@pytest.mark.parametrize(("runs", "holds"), [
+    ([fault_run(k) for k in range(50)], True),
+    ([fault_run(k, inside=k > 0) for k in range(50)], True),
+    ([fault_run(k, inside=k > 0) for k in range(49)], False),
+    ([fault_run(0, "refused", inside=False)], True),
+    ([fault_run(0), fault_run(1, broken=["a knob was sent beyond its limit"])], False),
+])  # fmt: skip
+def test_what_has_to_hold_under_faults(runs, holds):
+    summary = faults.summarise(runs)
+    assert summary["holds"] == holds
+    page = faults.markdown({"summary": summary, "runs": runs,
+                            "provenance": provenance.provenance()})
+    assert page.startswith("| fault | tuned | not decided | refused | \"tuned\" but outside |")
+    assert ("beyond its limit" in page) == bool(summary["broken"])
+    assert ("seed 0 (3.0 limits; drift 1.0 nm a frame)" in page) == (
+        runs[0]["verdict"] == "tuned" and not runs[0]["inside"])
+
+
+class Held:
+    """A microscope and its bench that remember; `broke` is what calibrate did to them."""
+
+    optics = None
+
+    def __init__(self, sent=(0.0, 0.0, 0.0), asked=(0.0, 0.0, 0.0)):
+        self.largest_nm, self.asked_nm = np.array(sent), np.array(asked)
+        self.limits_nm, self.knob_names = np.full(3, 100.0), ("C10", "C12a", "C12b")
+
+    def state_nm(self):
+        return np.zeros(25)
+
+
+@pytest.mark.parametrize(("bench", "verdict", "broken"), [
+    (Held(), "tuned", []),
+    (Held(sent=(101.0, 0, 0)), "tuned", ["a knob was sent beyond its limit"]),
+    (Held(asked=(5.0, 0, 0)), "refused", ["the knobs do not stand where it says"]),
+    (Held(), "perhaps", ["no stated verdict: perhaps"]),
+])  # fmt: skip
+def test_what_a_run_with_faults_breaks(monkeypatch, bench, verdict, broken):
+    made = SimpleNamespace(verdict=verdict, reason="because", applied_knobs_nm=np.zeros(3),
+                           limits_nm=np.ones(3), history=[1])
+    monkeypatch.setattr(faults, "draw", lambda seed: ({"none": ""}, bench, bench))
+    monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: made)
+    run = faults.one(1, None)
+    assert run["broken"] == broken and run["verdict"] == verdict and run["inside"]
+    monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: 1 / 0)
+    assert faults.one(1, None)["broken"] == ["raised"]

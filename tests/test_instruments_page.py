@@ -32,7 +32,8 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm: [walk_nm])
     monkeypatch.setattr(tracking, "wait", lambda state, seconds: [*state, seconds])
     monkeypatch.setattr(tracking, "probe_nm", lambda state: np.full(3, 9.0))
-    monkeypatch.setattr(tracking, "look", lambda state, frame, knobs: [*state, frame, knobs[0]])
+    monkeypatch.setattr(tracking, "look",
+                        lambda state, frame, knobs: [*state, frame, float(knobs[0])])
     monkeypatch.setattr(tracking, "judge", lambda state, knobs: tracking.Judgement(
         0.4, True, np.full(3, 2.0), f"{state} at {knobs[0]}"))
     names = {"jaxcal": jaxcal, "microscope": microscope}
