@@ -210,6 +210,11 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
+    if reached and holds and not within(checked, plan.limits, applied):
+        applied, holds = checked.tuned_knobs_nm, within(checked, plan.limits)
+        course.microscope.set(applied)
+        verdict += ", by which the knobs were corrected once more"
+        verdict += "" if holds else " and are not surely within the tolerance"
     spent = ("tuned to the tolerance" if reached
              else "frame budget spent before the tolerance")
     message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
@@ -319,15 +324,17 @@ def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
                    f"{moved[worst]:.1f} nm elsewhere, take more frames")
 
 
-def within(answer: Estimate, limits) -> bool:
-    """Whether, once applied, all knobs are within their limits with CONFIDENCE.
+def within(answer: Estimate, limits, applied_nm=None) -> bool:
+    """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
+    at the one that tunes.
 
     By draws from the normal distribution of what the setting leaves, in one mode that is decided
     and at whose top the climb has come.
     """
     if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
         return False
-    left = np.random.default_rng(0).multivariate_normal(
+    off = 0.0 if applied_nm is None else np.asarray(applied_nm) - answer.tuned_knobs_nm
+    left = off + np.random.default_rng(0).multivariate_normal(
         np.zeros(len(limits)), answer.tuned_covariance_nm2, DRAWS, method="eigh")
     return bool(np.mean(np.all(np.abs(left) <= limits, axis=1)) >= CONFIDENCE)
 

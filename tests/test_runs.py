@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -295,6 +296,28 @@ def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
     assert made.reason.startswith("frame budget spent before the tolerance after 2 frames")
     assert "start again from here with more frames" in made.reason
     assert_array_equal(made.applied_knobs_nm, made.history[-1].tuned_knobs_nm)
+
+
+def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, monkeypatch):
+    """By 1.3 nm, within what it may move, but the setting before would be outside too often."""
+    plain = tune(Bench())
+    stopped = len(plain.series)
+
+    def moved(observations, *args, **options):
+        answer = infer(observations, *args, **options)
+        if len(observations) <= stopped:
+            return answer
+        return replace(answer, x0_nm=answer.x0_nm - [1.3, 0.0, 0.0],
+                       tuned_knobs_nm=answer.tuned_knobs_nm + [1.3, 0.0, 0.0])
+
+    monkeypatch.setattr(calibration, "infer", moved)
+    bench = Bench()
+    made = tune(bench)
+    assert made.verdict == "tuned" and "corrected once more" in made.reason
+    assert "corrected once more" not in plain.reason
+    assert_array_equal(made.applied_knobs_nm, made.estimate.tuned_knobs_nm)
+    assert_array_equal(bench.knobs, made.applied_knobs_nm)
+    assert len(made.series) == stopped and made.applied_knobs_nm[0] > plain.applied_knobs_nm[0] + 1
 
 
 def test_many_bad_frames_ask_for_a_better_area(tune):
