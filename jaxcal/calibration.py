@@ -53,8 +53,9 @@ class Calibration:
         history: the estimates after each frame.
         series: the frames before the verification and their knob settings; None where there are
             none. The verification was taken at ``applied_knobs_nm``.
-        applied_knobs_nm: (P,) where the knobs were left, nm: at the setting that tunes, or, where
-            refused, back at zero; None where the instrument failed to move and it is not known.
+        applied_knobs_nm: (P,) where the knobs were left, nm: at the setting that tunes as far as is
+            known; back at zero where refused or where the verification disagrees; None where the
+            instrument failed to move and it is not known.
         limits_nm: (P,) the tolerance aimed at.
         truth_nm: the hidden state where the microscope is simulated.
     """
@@ -210,7 +211,11 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
-    if reached and holds and not within(checked, plan.limits, applied):
+    if not holds and fault is None:
+        applied = np.zeros(len(names))  # no setting is known that is better
+        course.microscope.set(applied)
+        verdict += "; the knobs are back where they were"
+    elif reached and holds and not within(checked, plan.limits, applied):
         applied, holds = checked.tuned_knobs_nm, within(checked, plan.limits)
         course.microscope.set(applied)
         verdict += ", by which the knobs were corrected once more"

@@ -320,6 +320,25 @@ def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, 
     assert len(made.series) == stopped and made.applied_knobs_nm[0] > plain.applied_knobs_nm[0] + 1
 
 
+def test_a_verification_that_disagrees_brings_the_knobs_back(tune, monkeypatch):
+    stopped = len(tune(Bench()).series)
+
+    def moved(observations, *args, **options):
+        answer = infer(observations, *args, **options)
+        if len(observations) <= stopped:
+            return answer
+        return replace(answer, tuned_knobs_nm=answer.tuned_knobs_nm + [50.0, 0.0, 0.0])
+
+    monkeypatch.setattr(calibration, "infer", moved)
+    bench = Bench()
+    made = tune(bench)
+    assert made.verdict == "not decided"
+    assert "disagrees: with it C10 tunes" in made.reason
+    assert "the knobs are back where they were" in made.reason
+    assert_array_equal(bench.knobs, 0.0)
+    assert_array_equal(made.applied_knobs_nm, 0.0)
+
+
 def test_many_bad_frames_ask_for_a_better_area(tune):
     bench = Bench()
     shown = iter([FRAMES[0], *[0 * FRAMES[0]] * 3, *FRAMES[1:]])
