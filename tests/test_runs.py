@@ -12,6 +12,7 @@ import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,9 @@ def tune(monkeypatch):
     monkeypatch.setattr(calibration, "infer", infer)
     monkeypatch.setattr(calibration, "next_step", next_step)
     monkeypatch.setattr(calibration.identification, "check_loop", lambda *_: None)
+    monkeypatch.setattr(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
+    monkeypatch.setattr(calibration.diagnosis, "response",
+                        lambda *_: SimpleNamespace(findings=("C10 is tired",)))
 
     def run(bench, **options):
         return calibration.calibrate(bench, model="none", **({"frames": LONGEST} | options))
@@ -334,7 +338,7 @@ def test_a_verification_that_disagrees_brings_the_knobs_back(tune, monkeypatch):
     made = tune(bench)
     assert made.verdict == "not decided"
     assert "disagrees: with it C10 tunes" in made.reason
-    assert "the knobs are back where they were" in made.reason
+    assert "the knobs are back where they were" in made.reason and "C10 is tired" in made.reason
     assert_array_equal(bench.knobs, 0.0)
     assert_array_equal(made.applied_knobs_nm, 0.0)
 
