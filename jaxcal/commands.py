@@ -266,6 +266,7 @@ def _read_for(path, answers):
     """The series of a path, whose base name must not be that of one answered before."""
     from jaxcal import series as series_file
 
+    series_file.probe(path)
     series = series_file.read(path)
     if series.name in answers:
         raise InputError(
@@ -294,6 +295,7 @@ def _microscope(arguments):
         )
     from jaxcal import series as series_file
 
+    series_file.probe(path)
     series = series_file.read(path)
     if arguments.knobs is not None and _knobs(arguments.knobs) != series.knob_names:
         raise InputError(

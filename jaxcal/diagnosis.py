@@ -179,11 +179,23 @@ def _findings(gain, sd, names) -> list[str]:
             turns.append((int(names[places[0]][2]), angle, mirrored, unsure, wrong))
     if any(wrong for *_, wrong in turns):
         told.append(_camera(turns))
-    if not told:
+    scale = _common(np.diag(gain), np.diag(sd))
+    if not told and scale is not None and len(names) > 1:
+        told = [f"all knobs move by {scale:.2f} of what they were told: energy_keV, "
+                f"semi_angle_mrad (half the full angle) or pixel_mrad is wrong, or the knobs' unit"]
+    elif not told:
         told = [f"{names[k]} moves by {gain[k, k]:.2f} of what it was told: mend its calibration"
                 for k in range(len(names))
                 if abs(gain[k, k] - 1) > max(RIGHT, 3 * sd[k, k])]
     return told
+
+
+def _common(gains, sd):
+    """The factor by which all gains are off alike; None where they are right, or not alike."""
+    weight = 1 / (sd**2 + 0.03**2)
+    mean = float((weight * gains).sum() / weight.sum())
+    alike = np.all(np.abs(gains - mean) < np.maximum(3 * sd, 0.1 * abs(mean)))
+    return mean if alike and abs(mean - 1) > RIGHT else None
 
 
 def _camera(turns) -> str:

@@ -8,6 +8,8 @@ Anything more in a file is ignored, except the optional truth of a simulated one
 """
 
 import os
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ import numpy as np
 
 from jaxcal.files import replacing
 
+PROBE_S = 20.0
+"""For which another process may look into a file; a sound one takes a fraction of a second."""
 SMALLEST_FRAME = 64
 """Fewest rows and columns of a frame, pixels: below, an aperture has too few pixels for rings."""
 
@@ -117,10 +121,27 @@ def read(path):
             numbers = {name: _number_attribute(file, name) for name in _NUMBERS}
             if frames.ndim == 3 and frames.shape[0] > 0:
                 _check_frame_shape(frames.shape)  # before reading what may be gigabytes
+            _check_written(knobs)
             frames, knobs = frames[...], knobs[...]
         return Series(frames, knobs, names, _optics(numbers), os.path.basename(path))
     except SeriesError as error:
         raise error.at(path) from None
+
+
+def probe(path, seconds: float = PROBE_S):
+    """Look into a file from another process: HDF5 can loop or crash on a damaged one.
+
+    Raises:
+        SeriesError: it did; the message names the file. What else is wrong `read` tells.
+    """
+    damaged = SeriesError("HDF5 cannot read it, it is damaged", "copy it again", file=path)
+    try:
+        ended = subprocess.run([sys.executable, "-c", _PROBE, str(path)], timeout=seconds,
+                               capture_output=True, check=False)
+    except subprocess.TimeoutExpired:
+        raise damaged from None
+    if ended.returncode < 0:  # killed by a signal
+        raise damaged
 
 
 def write(path, series, truth_nm=None, *, simulated=False):
@@ -135,7 +156,9 @@ def write(path, series, truth_nm=None, *, simulated=False):
     """
     import h5py
 
-    with replacing(path) as scratch, h5py.File(scratch, "w") as file:
+    # HDF5 1.10's layout has checksums on its own tables, the datasets get theirs: a damaged file
+    # does not pass for another measurement
+    with replacing(path) as scratch, h5py.File(scratch, "w", libver="v110") as file:
         height, width = series.frames.shape[1:]
         file.create_dataset(
             "frames",
@@ -143,8 +166,9 @@ def write(path, series, truth_nm=None, *, simulated=False):
             chunks=(1, height, width),
             compression="gzip",
             shuffle=True,
+            fletcher32=True,
         )
-        file["knobs"] = series.knobs_nm
+        file.create_dataset("knobs", data=series.knobs_nm, chunks=True, fletcher32=True)
         file.attrs["knob_names"] = list(series.knob_names)
         for name in _NUMBERS:
             file.attrs[name] = float(getattr(series.optics, name))
@@ -182,6 +206,14 @@ def is_simulated(path):
 
 read_series, write_series = read, write
 
+_PROBE = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    for name in file.attrs:
+        file.attrs[name]
+    if "knobs" in file:
+        file["knobs"][...]
+"""
 _NUMBERS = ("energy_keV", "semi_angle_mrad", "pixel_mrad")
 _LAYOUT = (
     "a series has datasets frames (T, H, W) and knobs (T, P) and attributes knob_names, "
@@ -206,7 +238,10 @@ def _open(path):
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except SeriesError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError,
+            MemoryError) as error:  # a damaged file makes h5py raise all of these
         raise SeriesError(
             f"HDF5 cannot read it ({_first_line(error)})",
             "copy it again if it is cut off or still being written, or store it uncompressed",
@@ -222,6 +257,13 @@ def _dataset(file, name):
     if not isinstance(file[name], h5py.Dataset):
         raise SeriesError(f"{name!r} is a group", f"make it a dataset: {_LAYOUT}")
     return file[name]
+
+
+def _check_written(dataset):
+    """HDF5 gives zeros for what was never written; as settings they would pass for measured."""
+    if dataset.chunks and dataset.id.get_num_chunks() < np.prod(
+            [-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]):
+        raise SeriesError("the settings in knobs were not all written", "write every frame's row")
 
 
 def _attribute(file, name):

@@ -45,6 +45,8 @@ CASES = {
     "mirrored": (lambda names: turned(names, 0.0, True),
                  "the camera sees the knobs mirrored and turned by 0"),
     "dead": (lambda names: without(names, "C12a"), "C12a does not move"),
+    "wrong energy": (lambda names: 1.46 * np.eye(len(names)),
+                     "all knobs move by 1.46 of what they were told: energy_keV"),
     "gains": (lambda names: np.diag([1.4, 0.7, 1.0] + [1.0] * (len(names) - 3)),
               "C10 moves by 1.4 of what it was told"),
 }

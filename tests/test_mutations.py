@@ -1,0 +1,167 @@
+"""A thousand damaged inputs: a clear error or a right answer, never a traceback, never a hang."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standins
+
+from jaxcal import notations
+from jaxcal.microscopes.ceos import CeosCorrector, netstring
+from jaxcal.microscopes.protocol import InstrumentError
+from jaxcal.series import SeriesError, probe, read, write
+
+SERIES, REPORTS, NETSTRINGS = 4000, 300, 300
+
+
+def damaged(data: bytes, random) -> bytes:
+    """Bytes with one of: some flipped, cut off, a stretch of zeros, doubled, or left out."""
+    data, kind = bytearray(data), random.integers(5)
+    at, length = random.integers(len(data)), 1 + random.integers(min(64, len(data)))
+    if kind == 0:
+        for place in random.integers(0, len(data), 1 + random.integers(8)):
+            data[place] ^= 1 << random.integers(8)
+    elif kind == 1:
+        data = data[:at]
+    elif kind == 2:
+        data[at : at + length] = bytes(len(data[at : at + length]))
+    elif kind == 3:
+        data[at:at] = data[at : at + length]
+    else:
+        del data[at : at + length]
+    return bytes(data)
+
+
+READ = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_mutations import read_all
+read_all({folder!r}, int(sys.argv[1]))
+"""
+
+
+def read_all(folder, first):
+    """Read the damaged files from one on; a line for each: its number and what came of it."""
+    whole = read(Path(folder) / "whole.h5")
+    for number in range(first, SERIES):
+        print(number, "begun", flush=True)
+        path = Path(folder) / f"{number}.h5"
+        try:
+            found = read(path)
+        except SeriesError as error:
+            clear = str(error).startswith(str(path)) and "\n" not in str(error)
+            print(number, "refused" if clear else f"unclear: {error}", flush=True)
+            continue
+        right = True
+        if found.frames.shape == whole.frames.shape and found.knob_names == whole.knob_names:
+            # a lost frame reads as zeros, and is then set aside as blank
+            right = np.array_equal(found.knobs_nm, whole.knobs_nm) and all(
+                np.array_equal(frame, before) or not frame.any()
+                for frame, before in zip(found.frames, whole.frames, strict=True))
+        print(number, "read" if right else "wrong", flush=True)
+
+
+def test_series_files(tmp_path):
+    """Frames and knobs of a damaged file are those that were written, or it is refused. In another
+    process: where HDF5 itself loops or crashes on a file, `probe` has to see it."""
+    write(tmp_path / "whole.h5", standins.series(3, size=64))
+    data, random = (tmp_path / "whole.h5").read_bytes(), np.random.default_rng(0)
+    for number in range(SERIES):
+        (tmp_path / f"{number}.h5").write_bytes(damaged(data, random))
+    script = READ.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    told, stuck = {}, []
+    while len(told) + len(stuck) < SERIES:
+        first = len(told) + len(stuck)
+        child = subprocess.Popen([sys.executable, "-c", script, str(first)],
+                                 stdout=subprocess.PIPE, text=True)
+        watch = threading.Timer(12.0, child.kill)
+        watch.start()
+        lines = [line.split(maxsplit=1) for line in child.communicate()[0].splitlines()]
+        watch.cancel()
+        told |= {int(number): what for number, what in lines if what != "begun"}
+        if child.returncode:
+            stuck.append(int(lines[-1][0]))
+    assert set(told.values()) <= {"read", "refused"}, told
+    assert min(list(told.values()).count(what) for what in ("read", "refused")) > SERIES / 20
+    for number in stuck:
+        with pytest.raises(SeriesError, match="HDF5 cannot read it, it is damaged; copy it again"):
+            probe(tmp_path / f"{number}.h5", 3.0)
+    probe(tmp_path / "whole.h5")
+
+
+REPORT = """C1 12.5 nm
+A1 3.2 nm 45 deg
+B2 120 nm -30 deg
+A2 85.5 nm 10 deg
+C3 1.2 um
+"""
+
+
+def test_reports():
+    """A damaged report converts to finite numbers, or one sentence says what is wrong."""
+    random, told = np.random.default_rng(1), {"read": 0, "refused": 0}
+    plain = notations.convert(REPORT, "ceos", "krivanek", form="json")
+    sources = [REPORT, plain]
+    for number in range(REPORTS):
+        text = damaged(sources[number % 2].encode(), random).decode("utf-8", "replace")
+        source = ("ceos", "krivanek")[number % 2]
+        try:
+            found = json.loads(notations.convert(text, source, "krivanek", form="json"))
+        except ValueError as error:
+            assert str(error) and not isinstance(error, json.JSONDecodeError)
+            told["refused"] += 1
+            continue
+        assert "NaN" not in json.dumps(found) and "Infinity" not in json.dumps(found)
+        told["read"] += 1
+    assert min(told.values()) > REPORTS / 20, told
+
+
+@pytest.fixture
+def parrot():
+    """A server that answers every connection's request with what it is given, then is silent."""
+    listener, answers, threads = socket.create_server(("127.0.0.1", 0)), [], []
+
+    def talk(connection, answer):
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            if not answer.endswith(b"\0"):
+                connection.recv(1)  # until the other side gives up
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=talk, args=(connection, answers[-1])))
+            threads[-1].start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], answers
+    listener.close()
+    for thread in threads:
+        thread.join(5.0)
+
+
+def test_netstrings(parrot):
+    """A damaged answer is an error of the instrument, or it is the answer."""
+    port, answers = parrot
+    random, told = np.random.default_rng(2), {"read": 0, "refused": 0}
+    whole = netstring(json.dumps({"jsonrpc": "2.0", "id": 1, "result": [1.5e-9]}).encode())
+    for _ in range(NETSTRINGS):
+        answers.append(damaged(whole, random))
+        with CeosCorrector("127.0.0.1", port, timeout_s=0.1) as corrector:
+            try:
+                corrector.call("getInfo")
+            except InstrumentError as error:
+                assert "\n" not in str(error)
+                told["refused"] += 1
+            else:
+                told["read"] += 1
+    assert told["refused"] > NETSTRINGS / 2, told
