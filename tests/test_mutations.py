@@ -79,13 +79,20 @@ def test_series_files(tmp_path):
         first = len(told) + len(stuck)
         child = subprocess.Popen([sys.executable, "-c", script, str(first)],
                                  stdout=subprocess.PIPE, text=True)
-        watch = threading.Timer(12.0, child.kill)
+        last, watch = first, threading.Timer(15.0, child.kill)
         watch.start()
-        lines = [line.split(maxsplit=1) for line in child.communicate()[0].splitlines()]
+        for line in child.stdout:
+            number, what = line.strip().split(maxsplit=1)
+            last = int(number)
+            if what != "begun":
+                told[last] = what
+            watch.cancel()
+            watch = threading.Timer(4.0, child.kill)
+            watch.start()
         watch.cancel()
-        told |= {int(number): what for number, what in lines if what != "begun"}
-        if child.returncode:
-            stuck.append(int(lines[-1][0]))
+        child.stdout.close()
+        if child.wait():
+            stuck.append(last)
     assert set(told.values()) <= {"read", "refused"}, told
     assert min(list(told.values()).count(what) for what in ("read", "refused")) > SERIES / 20
     for number in stuck:
