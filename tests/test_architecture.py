@@ -9,6 +9,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def module_name(path):
     return ".".join(part for part in parts if part != "__init__")
 
 
+@cache
 def imports(path, *, runtime_only=True):
     """Every module a file imports, also inside functions: absolute dotted names.
 

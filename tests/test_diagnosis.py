@@ -66,10 +66,10 @@ def alike(told, finding):
 @pytest.mark.parametrize("names", [FIRST_ORDER, SEVEN])
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_wrong_is_found(names, case):
-    """In 8 of 8 made-up series; gains of C10 and C12 to 0.2."""
+    """In 5 of 5 made-up series; gains of C10 and C12 to 0.2."""
     make, told = CASES[case]
     actuator = make(names)
-    for seed in range(8):
+    for seed in range(5):
         found = diagnosis.response(*states(actuator, names, seed), names, OPTICS)
         assert np.abs(found.actuator - actuator)[:3, :3].max() < 0.2
         if told is None:
