@@ -8,7 +8,7 @@ x_k and the settings u_k,
 is solved for x0, G and the signs by least squares, begun at each of many guesses of G: as told,
 the camera turned by any multiple of 15 degrees, mirrored or not, one knob without effect. G is free
 among the two knobs of a pair and for those without a partner. That a knob and all others have the
-opposite sign cannot be told, nor does it matter: C10 counts as right.
+opposite sign cannot be told, nor does it matter: the first knob that moves counts as right.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,8 @@ def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics) -> Response
     costs = np.array([fit[0] for fit in found])
     costs[1:] += GUESSED
     cost, x0, gain, of_gain, squares = found[int(np.argmin(costs))]
-    sign = np.sign(gain[0, 0]) or 1.0  # a common sign cannot be told
+    moving = np.flatnonzero(np.abs(np.diag(gain)) > MOVES)  # a common sign cannot be told
+    sign = np.sign(gain[moving[0], moving[0]]) if moving.size else 1.0
     gain, x0 = sign * gain, sign * x0
     fits = squares.mean(1) < OUTLIER
     across = waves[None, :] / waves[:, None]  # from waves a wave to nm a nm

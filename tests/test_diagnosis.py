@@ -45,6 +45,7 @@ CASES = {
     "mirrored": (lambda names: turned(names, 0.0, True),
                  "the camera sees the knobs mirrored and turned by 0"),
     "dead": (lambda names: without(names, "C12a"), "C12a does not move"),
+    "dead focus": (lambda names: without(names, "C10"), "C10 does not move"),
     "wrong energy": (lambda names: 1.46 * np.eye(len(names)),
                      "all knobs move by 1.46 of what they were told: energy_keV"),
     "gains": (lambda names: np.diag([1.4, 0.7, 1.0] + [1.0] * (len(names) - 3)),
@@ -76,6 +77,8 @@ def test_what_is_wrong_is_found(names, case):
             assert found.findings == ()
         else:
             assert any(alike(told, one) for one in found.findings), found.findings
+            if "dead" in case:
+                assert len(found.findings) == 1
 
 
 def test_a_frame_that_shows_something_else_does_not_fit():
