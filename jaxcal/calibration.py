@@ -250,7 +250,7 @@ def _bring_back(course: _Course):
     """Where the knobs stand after they were sent back to zero, (P,) or None, and a sentence."""
     home = np.zeros(len(course.microscope.knob_names))
     try:
-        course.microscope.instrument.set(home)
+        course.microscope.bring_back()
     except (InstrumentError, ValueError) as error:
         return None, (f"the knobs could not be brought back ({error}), they stand anywhere between "
                       "there and where they were sent last")

@@ -103,6 +103,16 @@ class RecordedMicroscope:
         self._shown += 1
         return self._frames[self._shown - 1]
 
+    def bring_back(self) -> None:
+        """Turn the knobs back to zero, whatever was recorded.
+
+        Raises:
+            InstrumentError: the microscope failed; where the knobs stand is not known.
+        """
+        self._put(standing_nm=None)
+        self.instrument.set(np.zeros(len(self.knob_names)))
+        self._put(standing_nm=self._named(self.instrument.standing_nm))
+
     def step(self, answer) -> None:
         """Keep the `Estimate` after a frame."""
         entry = results.entry(answer) | {
@@ -114,8 +124,8 @@ class RecordedMicroscope:
     def end(self, state: str, message: str) -> None:
         """Say how the run ended."""
         standing = self.instrument.standing_nm
-        self._write(state=state, message=message,
-                    standing_nm=None if standing is None else self._named(standing))
+        self._put(state=state, message=message,
+                  standing_nm=None if standing is None else self._named(standing))
 
     def _begin(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -148,8 +158,14 @@ class RecordedMicroscope:
         return {name: float(value) for name, value in zip(self.knob_names, values, strict=True)}
 
     def _write(self, **changes):
+        """Keep what changed, unless recorded frames are shown: that is known already."""
         self._told |= changes
-        if self.folder is not None and not self.recorded:
+        if not self.recorded:
+            self._put()
+
+    def _put(self, **changes):
+        self._told |= changes
+        if self.folder is not None:
             write_text(self.folder / "run.json", json.dumps(self._told, indent=1) + "\n")
 
 

@@ -271,14 +271,20 @@ def test_where_the_knobs_cannot_be_brought_back_it_is_said(tune):
         "stand anywhere between there and where they were sent last" in made.reason
 
 
-def test_an_interruption_brings_the_knobs_back(tune):
+def test_an_interruption_brings_the_knobs_back_and_the_run_goes_on_from_there(tune, tmp_path):
     def interrupted():
         raise KeyboardInterrupt
 
+    whole = tune(Bench())
     bench = Bench(5, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tune(bench)
+        tune(bench, run=tmp_path)
     assert_array_equal(bench.knobs, 0.0)
+    told = runs.read(tmp_path)
+    assert told["state"] == "running" and set(told["standing_nm"].values()) == {0.0}
+    bench = Bench()
+    same(tune(bench, run=tmp_path, resume=True), whole)
+    assert_array_equal(bench.began.knobs_nm, 0.0)
 
 
 def test_limits_bound_the_steps_and_the_correction(tune):
