@@ -211,7 +211,8 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
-    if not holds and fault is None:
+    disagrees = not holds and fault is None
+    if disagrees:
         applied = np.zeros(len(names))  # no setting is known that is better
         course.microscope.set(applied)
         verdict += "; the knobs are back where they were"
@@ -226,7 +227,7 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
     final = replace(checked if fault is None else answer, converged=reached and holds,
                     message=message)
     if not final.converged:
-        message = "; ".join([message, *_advice(course, plan, final, reached)])
+        message = "; ".join([message, *_advice(course, plan, final, reached, disagrees)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
                        tuple(course.history), series, course.frames[-1], applied, plan.limits,
                        plan.truth_nm)
@@ -257,14 +258,17 @@ def _bring_back(course: _Course):
     return home, "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, reached: bool) -> list[str]:
-    """What to do where the answer is "not decided", beyond what its message says."""
+def _advice(course: _Course, plan: _Plan, answer: Estimate, reached: bool,
+            disagrees: bool) -> list[str]:
+    """What to do where the answer is "not decided", beyond what its message says. Where frames
+    disagree, it is asked how the knobs really act."""
     told, frames = [], len(course.frames)
-    if 3 * len(answer.rejected_frames) > frames:
+    many = 3 * len(answer.rejected_frames) > frames
+    if many:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")
     good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
-    if plan.refined and len(good) >= DIAGNOSED:
+    if plan.refined and (disagrees or many) and len(good) >= DIAGNOSED:
         names, optics = answer.knob_names, course.microscope.optics
         alone = []
         for k in good:
