@@ -89,7 +89,7 @@ def filter_(seen: Seen, counts, seed: int, model, length: int | None = None,
     parameters = em.initial_parameters(map_, data)
     key = jax.random.key(seed)
     noise = np.full(length, em.EXCLUDED, np.float32)
-    before = data._replace(frame_noise=jnp.asarray(noise))
+    before = data._replace(frame_noise=jnp.array(noise))  # a copy: noise changes below
     positions = em.draw(key, before, particles)
     score = _scorer(map_)
     old = score(positions, parameters, before)
@@ -97,7 +97,7 @@ def filter_(seen: Seen, counts, seed: int, model, length: int | None = None,
     for number in range(last):
         if number in good:
             noise[good.index(number)] = 1.0
-            after = data._replace(frame_noise=jnp.asarray(noise))
+            after = data._replace(frame_noise=jnp.array(noise))
             new, share, stage = score(positions, parameters, after), jnp.float32(0.0), 0
             while float(share) < 1.0:
                 step = jax.random.fold_in(jax.random.fold_in(key, number + 1), stage)
