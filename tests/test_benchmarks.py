@@ -121,8 +121,9 @@ def made(truth, off):
     """What `calibrate` returns, its correction wrong by ``off`` nm in every knob."""
     run = standins.calibration()
     values = np.array([truth[name] for name in standins.KNOBS])
-    return SimpleNamespace(history=run.history, series=run.series, estimate=run.estimate,
-                           applied_knobs_nm=off - values, limits_nm=run.limits_nm)
+    return SimpleNamespace(verdict=run.verdict, history=run.history, series=run.series,
+                           estimate=run.estimate, applied_knobs_nm=off - values,
+                           limits_nm=run.limits_nm)
 
 
 def closed_loop_options(tmp_path, document, runs):
@@ -138,7 +139,7 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
     def calibrate(microscope, *, frames, model, seed, refined):
         called.append(seed)
         if seed == 1:
-            raise ValueError("no frame can be used")
+            return SimpleNamespace(verdict="refused", reason="no frame can be used")
         if seed == 2 and called.count(2) == 1:
             raise KeyboardInterrupt
         return made(microscope.truth_nm, 3.0 if seed == 0 else 6.0)
