@@ -108,7 +108,7 @@ def one(seed: int, model) -> dict:
             broken.append(f"raised after the knobs moved: {error}")
         return run | {"verdict": calibration.REFUSED, "reason": str(error), "broken": broken,
                       "left": None, "seconds": time.perf_counter() - start}
-    except Exception as error:
+    except Exception as error:  # that nothing is raised is what is tried here
         return run | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}",
                       "broken": ["raised"], "left": None, "seconds": time.perf_counter() - start}
     left = np.abs(bench.state_nm()[indices(bench.knob_names)]) / made.limits_nm

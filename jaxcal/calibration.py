@@ -11,6 +11,7 @@ from jaxcal import acquisition, diagnosis, em, identification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
+    CONFIDENCE,
     DECIDED,
     PRIOR_SD_NM,
     START,
@@ -19,6 +20,7 @@ from jaxcal.estimation import (
     check_knobs,
     estimate,
     infer,
+    inside,
     observe,
     stale,
 )
@@ -31,8 +33,6 @@ from jaxcal.series import Series, SeriesError
 __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate", "within"]
 
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
-CONFIDENCE = 0.95  # with which all knobs are to be within their limits
-DRAWS = 4096
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
@@ -165,7 +165,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
     try:
-        ended = _tune(course, plan)
+        _explore(course, plan)
+        ended = _apply(course, plan)
     except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
         ended = _refused(course, plan, str(error))
     except BaseException:
@@ -175,7 +176,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     return ended
 
 
-def _tune(course: _Course, plan: _Plan) -> Calibration:
+def _explore(course: _Course, plan: _Plan) -> None:
+    """Take frames until the tolerance is reached or the budget is spent."""
     key, report = jax.random.key(plan.seed), plan.report
     names, optics = course.microscope.knob_names, course.microscope.optics
     knobs = np.zeros(len(names))
@@ -197,6 +199,11 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
             report(f"{place}: next step", fraction)
             knobs = next_step(jax.random.fold_in(key, number), answer, plan.limits, plan.model,
                               plan.largest)
+
+
+def _apply(course: _Course, plan: _Plan) -> Calibration:
+    """Turn the knobs to where they tune, take one more frame there and judge by it."""
+    names = course.microscope.knob_names
     answer, series = course.history[-1], course.series()
     applied = answer.tuned_knobs_nm
     beyond = np.abs(applied) > course.microscope.limits_nm
@@ -206,7 +213,7 @@ def _tune(course: _Course, plan: _Plan) -> Calibration:
             f"{names[worst]} would have to be turned to {applied[worst]:.0f} nm, its limit is "
             f"{course.microscope.limits_nm[worst]:g} nm: bring the instrument nearer by other "
             f"means and start again")
-    report("verify", fraction := plan.frames / (plan.frames + 1))
+    plan.report("verify", fraction := plan.frames / (plan.frames + 1))
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
@@ -337,15 +344,13 @@ def within(answer: Estimate, limits, applied_nm=None) -> bool:
     """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
     at the one that tunes.
 
-    By draws from the normal distribution of what the setting leaves, in one mode that is decided
-    and at whose top the climb has come.
+    In one mode that is decided and at whose top the climb has come.
     """
     if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
         return False
-    off = 0.0 if applied_nm is None else np.asarray(applied_nm) - answer.tuned_knobs_nm
-    left = off + np.random.default_rng(0).multivariate_normal(
-        np.zeros(len(limits)), answer.tuned_covariance_nm2, DRAWS, method="eigh")
-    return bool(np.mean(np.all(np.abs(left) <= limits, axis=1)) >= CONFIDENCE)
+    off = (np.zeros(len(limits)) if applied_nm is None
+           else np.asarray(applied_nm) - answer.tuned_knobs_nm)
+    return inside(off, answer.tuned_covariance_nm2, limits) >= CONFIDENCE
 
 
 def _tolerance(tolerance_nm, optics, names):

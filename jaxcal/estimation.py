@@ -22,6 +22,8 @@ STATES = stream.KNOBS
 PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero, for EM
 MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
+CONFIDENCE = 0.95  # with which all knobs are to be within their limits
+DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
@@ -98,6 +100,14 @@ def observe(frame, optics: Optics) -> Observation:
     if quality.fault is None:
         disc = disc._replace(ellipticity=quality.ellipse[0])
     return Observation(np.asarray(frame), disc, quality.fault)
+
+
+def inside(left_nm, covariance_nm2, limits_nm) -> float:
+    """Probability that all of what is left (P,), nm, normal with covariance (P, P), nm^2, is within
+    limits (P,), nm; by DRAWS draws."""
+    left = np.random.default_rng(0).multivariate_normal(
+        left_nm, covariance_nm2, DRAWS, method="eigh")
+    return float(np.mean(np.all(np.abs(left) <= limits_nm, axis=1)))
 
 
 def stale(frame, earlier) -> str | None:

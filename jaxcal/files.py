@@ -50,6 +50,11 @@ def write_text(path, text):
         scratch.write_text(text, encoding="utf-8")
 
 
+def first_line(error):
+    """What an error says, in one line; its kind where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

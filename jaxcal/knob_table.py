@@ -20,13 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import recordings
+from jaxcal.recorded_optics import LENGTHS_NM
 from jaxcal.series import Series, SeriesError
 
-LENGTHS_NM = {
-    "pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "m": 1e9,
-    "A": 0.1, "Å": 0.1, "\u212b": 0.1,
-}  # fmt: skip
-"""Units of a heading, in nm."""
 SAME = {"energy_keV": 1e-3, "semi_angle_mrad": 0.01, "pixel_mrad": 0.01}
 """Share by which what two files say of the optics may differ."""
 CLOSE = 0.05

@@ -19,7 +19,7 @@ _ANGLES_MRAD = {
     "rad": 1e3, "mrad": 1.0, "urad": 1e-3, "µrad": 1e-3, "μrad": 1e-3,
     "deg": 1e3 * math.pi / 180, "degree": 1e3 * math.pi / 180, "°": 1e3 * math.pi / 180,
 }  # fmt: skip
-_LENGTHS_NM = {
+LENGTHS_NM = {
     "pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "m": 1e9,
     "A": 0.1, "Å": 0.1, "\u212b": 0.1, "Ang": 0.1, "angstrom": 0.1,
 }  # fmt: skip
@@ -104,7 +104,7 @@ def _angle_mrad(axis, energy_keV):
     if unit in _ANGLES_MRAD:
         return scale * _ANGLES_MRAD[unit]
     found = _RECIPROCAL.fullmatch(unit)
-    length = _LENGTHS_NM.get((found["under"] or found["base"]) if found else None)
+    length = LENGTHS_NM.get((found["under"] or found["base"]) if found else None)
     # A scale of exactly 1 is what programs write that were never calibrated.
     if length is None or energy_keV is None or scale == 1:
         return None

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcal import recorded_optics
+from jaxcal.files import first_line
 from jaxcal.recorded_optics import own
 from jaxcal.series import SeriesError
 
@@ -115,7 +116,7 @@ def _read_numpy(path):
     try:
         data = np.load(path, allow_pickle=False)
     except Exception as error:  # whatever the bytes of a broken file lead to
-        problem = f"NumPy cannot read it ({_first_line(error)})"
+        problem = f"NumPy cannot read it ({first_line(error)})"
         raise SeriesError(problem, "save one array of counts, frames of one shape") from None
     if not isinstance(data, np.ndarray):
         data.close()
@@ -134,7 +135,7 @@ def _read_field(path, plugin):
             problem = f"RosettaSciIO is needed to read it (no module {name})"
             raise SeriesError(problem, INSTALL) from None
         raise SeriesError(
-            f"RosettaSciIO needs more to read it ({_first_line(error)})",
+            f"RosettaSciIO needs more to read it ({first_line(error)})",
             "install that, or export the frames as TIFF or NumPy",
         ) from None
     except Exception as error:  # its readers check little: anything can come of a broken file
@@ -143,7 +144,7 @@ def _read_field(path, plugin):
                 "is a colour image, or a stack of three that was saved as the planes of one",
                 "store counts, one plane a frame (tifffile: photometric='minisblack')",
             ) from None
-        faults = [_first_line(error)]
+        faults = [first_line(error)]
     if faults:
         raise SeriesError(
             f"RosettaSciIO cannot read it ({faults[0]})",
@@ -181,7 +182,7 @@ def _heard():
             warnings.simplefilter("ignore")
             try:
                 yield faults
-            except Exception as error:
+            except Exception as error:  # any: it is raised again
                 traceback.clear_frames(error.__traceback__)
                 gc.collect()  # tifffile's objects refer to each other
                 raise
@@ -261,7 +262,3 @@ def _counts(data):
                 frame=number,
             )
     return frames
-
-
-def _first_line(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

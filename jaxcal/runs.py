@@ -137,7 +137,8 @@ class RecordedMicroscope:
 
     def _take_up(self, call):
         told = read(self.folder)
-        wanted = {"microscope": self.name, "knob_names": list(self.knob_names), **call}
+        same = ("microscope", "knob_names", "limits_nm", *call)
+        wanted = {name: self._told[name] for name in same}
         for name, value in wanted.items():
             if told.get(name) != value:
                 raise SeriesError(f"was begun with {name} {told.get(name)}, now it is {value}",

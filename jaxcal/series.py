@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcal.files import replacing
+from jaxcal.files import first_line, replacing
 
 PROBE_S = 20.0
 """For which another process may look into a file; a sound one takes a fraction of a second."""
@@ -243,7 +243,7 @@ def _open(path):
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError,
             MemoryError) as error:  # a damaged file makes h5py raise all of these
         raise SeriesError(
-            f"HDF5 cannot read it ({_first_line(error)})",
+            f"HDF5 cannot read it ({first_line(error)})",
             "copy it again if it is cut off or still being written, or store it uncompressed",
         ) from None
 
@@ -412,7 +412,3 @@ def _text(value):
 def _brief(value):
     text = str(value.tolist())
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _first_line(error):
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

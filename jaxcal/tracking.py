@@ -18,13 +18,11 @@ import numpy as np
 from jaxcal import estimation, refine, tiles, unknowns
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.acquisition import NEAR
-from jaxcal.estimation import Estimate
+from jaxcal.estimation import CONFIDENCE, Estimate
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
 
 HOUR = 3600.0
-CONFIDENCE = 0.95  # with which all knobs are to be inside their limits
-DRAWS = 4096
 CONSISTENT = 16.0  # squared deviations, a knob, by which a frame may surprise
 STEPS = 15  # of the climb
 LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
@@ -152,9 +150,7 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     """Whether the instrument is within limits (P,), the pi/4 limits where None, at a setting."""
     limits = (quarter_pi_limits_nm(tracked.optics)[indices(tracked.knob_names)]
               if limits_nm is None else np.asarray(limits_nm, float))
-    left = np.random.default_rng(0).multivariate_normal(
-        tracked.state_nm(knobs_nm), tracked.covariance_nm2, DRAWS, method="eigh")
-    inside = float(np.mean(np.all(np.abs(left) <= limits, axis=1)))
+    inside = estimation.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     correct = inside < CONFIDENCE
     surprised = tracked.surprise > CONSISTENT

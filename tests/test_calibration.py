@@ -433,7 +433,7 @@ def test_one_frame_leaves_two_mirror_images(series, model):
     assert abs(first.weight - second.weight) < 0.2
     sd = np.sqrt(np.diag(first.covariance_nm2))
     assert np.all(np.abs(first.x0_nm + second.x0_nm) < sd)
-    # of a prior 150 nm wide; in this frame's narrow valley Laplace's width is four times too small
+    # of a prior 150 nm wide; in this frame's narrow valley the truth is four of Laplace's sd away
     near = min((first, second), key=lambda mode: np.abs(mode.x0_nm - list(TRUTH.values())).max())
     assert np.all(np.abs(near.x0_nm - list(TRUTH.values())) < 30.0)
 

@@ -176,6 +176,7 @@ def test_a_run_that_ended_can_be_asked_again(tune, tmp_path):
 @pytest.mark.parametrize(("options", "match"), [
     ({"seed": 1}, "was begun with seed 0, now it is 1; make the same call again"),
     ({"frames": 9}, "was begun with frames 10, now it is 9"),
+    ({"tolerance_nm": 9.0}, "was begun with limits_nm .*now it is .*9.0"),
 ])  # fmt: skip
 def test_only_the_same_call_goes_on(tune, tmp_path, options, match):
     tune(Bench(), run=tmp_path)

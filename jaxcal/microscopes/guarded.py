@@ -63,7 +63,7 @@ class GuardedMicroscope:
         frame = self._call("acquire")
         try:
             frame = np.array(frame)  # a camera may use its memory again
-        except Exception as error:
+        except Exception as error:  # an array-like object may raise anything
             raise InstrumentError(f"acquire gave no image: {error}") from error
         if frame.ndim != 2 or frame.dtype.kind not in "uif":
             raise InstrumentError(f"acquire should give an image (H, W) of real counts, got shape "
