@@ -1,10 +1,18 @@
 """Settings that every test runs under; they come before the first import of NumPy and JAX."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # OpenBLAS's threads fight XLA's over the same few cores and slow batched solves many times over.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Workers and the commands that tests start share what is compiled, within one run of the tests.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxcal-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
