@@ -454,11 +454,12 @@ def test_any_coefficient_may_be_a_knob(model):
     assert sd[2] < 1000.0 and sd[0] < 2.0
 
 
+@pytest.mark.slow
 def test_the_refined_loop_steps_inside_its_limits(model):
-    """Four frames, all steps by the spectra; nothing beyond limits."""
-    run = calibration.calibrate(microscope(), frames=4, tolerance_nm=0.01, model=model,
+    """Three frames, all steps by the spectra; nothing beyond limits."""
+    run = calibration.calibrate(microscope(), frames=3, tolerance_nm=0.01, model=model,
                                 settings=QUICK)
-    assert len(run.series) == 4 and all(one.refinement is not None for one in run.history)
+    assert len(run.series) == 3 and all(one.refinement is not None for one in run.history)
     assert np.all(np.abs(run.series.knobs_nm) <= calibration.KNOB_LIMIT_NM[1])
     left = run.applied_knobs_nm + list(TRUTH.values())
     sd = np.sqrt(np.diag(run.history[-1].tuned_covariance_nm2))

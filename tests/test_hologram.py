@@ -80,6 +80,7 @@ def test_the_mean_spectra_of_the_simulator(name):
         assert abs(np.mean(np.log(ratio))) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", tiles.LAYOUTS, ids=["tiles", "whole"])
 def test_slopes_are_the_derivatives(layout):
     state = phases(C10=60.0, C12a=-50.0, C21a=200.0, C23b=300.0, C30=2000.0)

@@ -66,6 +66,7 @@ def read_all(folder, first):
         print(number, "read" if right else "wrong", flush=True)
 
 
+@pytest.mark.slow
 def test_series_files(tmp_path):
     """Frames and knobs of a damaged file are those that were written, or it is refused. In another
     process: where HDF5 itself loops or crashes on a file, `probe` has to see it."""

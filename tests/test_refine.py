@@ -121,6 +121,7 @@ def test_a_second_frame_decides():
     assert np.all(np.abs(found.solutions[0].x0_nm - [60, -45, 30]) < 15)
 
 
+@pytest.mark.slow
 def test_a_stale_frame_is_set_aside_and_named():
     """Frame 3 shows the state of frame 2."""
     problem, z = made(steps=STEPS[:6])

@@ -93,6 +93,7 @@ def test_a_frame_that_cannot_be_used_teaches_nothing():
         tracking.look(state, np.zeros((256, 256)), np.zeros(3))
 
 
+@pytest.mark.slow
 def test_frames_bring_a_drifting_state_back():
     """C10 and C12 drift by some 3 nm after six frames told the state: four frames, on the two sides
     of focus in turns, bring it back to half of that, and to three of the stated deviations."""
