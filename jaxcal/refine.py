@@ -39,7 +39,7 @@ GLANCE = 12  # steps on the lower frequencies after which the starts are compare
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
-THEORY_WAVES = 0.02  # error of the theory's own in each knob's aberration, at the aperture's edge
+THEORY_WAVES = 0.038, 0.01  # the theory's own error at the aperture's edge, first order, higher
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
@@ -328,4 +328,5 @@ def laplace(point: Point, problem: Problem):
 def theory_nm2(problem: Problem) -> np.ndarray:
     """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
     places = aberrations.indices(problem.knob_names)
-    return np.diag((THEORY_WAVES / edge_waves(problem.optics)[places]) ** 2)
+    waves = np.where(aberrations.ORDER[places] == 1, *THEORY_WAVES)
+    return np.diag((waves / edge_waves(problem.optics)[places]) ** 2)

@@ -176,8 +176,11 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
     of_state, of_tuned = refine.laplace(point, wide)
     assert_allclose(of_tuned, jacobian @ covariance @ jacobian.T, rtol=1e-5)
     edge = edge_waves(wide.optics)[aberrations.indices(KNOBS)]
-    own = np.diag((refine.THEORY_WAVES / edge) ** 2)
+    own = np.diag((refine.THEORY_WAVES[0] / edge) ** 2)
     assert_allclose(refine.theory_nm2(wide), own)
+    both = refine.theory_nm2(replace(wide, knob_names=("C10", "C23b")))
+    edge = edge_waves(wide.optics)[aberrations.indices(("C10", "C23b"))]
+    assert_allclose(np.sqrt(np.diag(both)), refine.THEORY_WAVES / edge)
     assert_allclose(made_.covariance_nm2, of_state + own)
     inverse = np.linalg.inv(made_.gain)
     assert_allclose(made_.tuned_covariance_nm2, of_tuned + inverse @ own @ inverse.T)
