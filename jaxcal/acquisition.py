@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, em, refine, unknowns
+from jaxcal import aberrations, devices, em, refine, unknowns
 from jaxcal.optics import edge_waves
 
 
@@ -160,7 +160,7 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Poin
                    ((point.z.size, frames), (z.size, len(steps))))  # all but the strengths
     before = left(fisher)
     gains, share = [], problem.weights.max()
-    for k, information in enumerate(refine.in_parallel(one, range(len(steps)))):
+    for k, information in enumerate(devices.side_by_side(one, range(len(steps)))):
         slope = np.zeros((slopes.shape[1], point.z.size))
         slope[:, here] = slopes[k][:, there]
         information = share * information

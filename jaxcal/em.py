@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcal import latent_map
+from jaxcal import devices, latent_map
 
 EXCLUDED = 1e4  # noise factor of a frame that is left out: it weighs nothing
 
@@ -140,8 +140,11 @@ def score(candidate, parameters: Parameters, experiment: Experiment, map_: Map):
 
 def score_all(positions, parameters, experiment, map_, block: int = 512):
     """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory."""
-    return jax.lax.map(
-        lambda c: score(c, parameters, experiment, map_), positions, batch_size=block)
+    def part(positions, parameters, experiment):
+        return jax.lax.map(
+            lambda c: score(c, parameters, experiment, map_), positions, batch_size=block)
+
+    return devices.in_parts(part, positions, parameters, experiment)
 
 
 def log_prior(candidate, experiment: Experiment):

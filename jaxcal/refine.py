@@ -10,7 +10,6 @@ Fisher scoring with Levenberg's damping climbs it, and Laplace's approximation t
 and weights. What z stands for is the matter of :mod:`jaxcal.unknowns`.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, hologram
+from jaxcal import aberrations, devices, hologram
 from jaxcal.optics import edge_waves
 from jaxcal.unknowns import (
     Problem,
@@ -115,12 +114,6 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
     return totals
 
 
-def in_parallel(function, items):
-    """Compiled functions let go of Python: one thread per core."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(function, items))
-
-
 def evaluate(z, problem: Problem) -> Point:
     """The log posterior at z, with what Fisher scoring needs.
 
@@ -138,7 +131,7 @@ def evaluate(z, problem: Problem) -> Point:
 
     value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
     misfit = np.zeros(len(phases))
-    for k, terms in enumerate(in_parallel(one, range(len(phases)))):
+    for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
         misfit[k] = terms[0] / terms[3]
         value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
         gradient += problem.weights[k] * slopes[k].T @ terms[1]

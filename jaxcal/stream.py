@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, ronchigram, simulation, spectra
+from jaxcal import aberrations, devices, ronchigram, simulation, spectra
 from jaxcal.optics import Optics, edge_phases
 from jaxcal.simulation import Grid
 
@@ -136,5 +136,5 @@ def simulate(key, bucket: Bucket) -> Batch:
 def batch(key, bucket: Bucket) -> Batch:
     """``bucket.frames`` frames, hence four times as many spectra."""
     keys = jax.random.split(key, bucket.frames)
-    out = jax.vmap(lambda k: simulate(k, bucket))(keys)
+    out = devices.in_parts(jax.vmap(lambda k: simulate(k, bucket)), keys)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)

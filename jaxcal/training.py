@@ -24,7 +24,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from jaxcal import latent_map, model, spectra, stream, vae
+from jaxcal import devices, latent_map, model, spectra, stream, vae
 from jaxcal.files import write_text
 
 BIN_WEIGHT = 0.5  # neighbouring bins share the window's width: they count half
@@ -81,7 +81,8 @@ _batch = jax.jit(stream.batch, static_argnums=1)
 def simulate_round(seed: int, index: int) -> stream.Batch:
     """Round ``index`` of the stream: a batch of every bucket. Held-back rounds are negative.
 
-    The buckets are simulated side by side: one alone does not keep several cores busy.
+    The buckets are simulated side by side: one alone does not keep several cores busy. Where each
+    is spread over several devices, they take turns.
     """
     key = jax.random.fold_in(jax.random.key(seed), index + 2**20)
 
@@ -89,8 +90,12 @@ def simulate_round(seed: int, index: int) -> stream.Batch:
         made = _batch(jax.random.fold_in(key, number), stream.BUCKETS[number])
         return jax.tree.map(np.asarray, made)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(part, reversed(range(len(stream.BUCKETS)))))  # the costly ones first
+    costly_first = reversed(range(len(stream.BUCKETS)))
+    if devices.count() > 1:
+        parts = list(map(part, costly_first))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(part, costly_first))
     return jax.tree.map(lambda *a: np.concatenate(a), *reversed(parts))
 
 
@@ -109,7 +114,12 @@ def vae_optimiser(config: Config):
 
 def vae_loss(weights, graph, key, images):
     """Negative ELBO of images (B, rows, columns), in hundreds of nats, and its parts' means."""
-    terms = vae.elbo(key, nnx.merge(graph, weights), images, jnp.asarray(WEIGHT, images.dtype))
+    def part(rows, weights):
+        return vae.elbo_of(rows[0], nnx.merge(graph, weights), rows[1],
+                           jnp.asarray(WEIGHT, images.dtype))
+
+    noise = vae.draws(key, nnx.merge(graph, weights), images)
+    terms = devices.in_parts(part, (noise, images), weights)
     terms = jax.tree.map(jnp.mean, terms)
     return -terms.value / 100.0, terms
 

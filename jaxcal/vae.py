@@ -109,8 +109,17 @@ def elbo(key, vae: Vae, image, weight) -> Elbo:
 
     Source: Kingma & Welling, Auto-encoding variational Bayes, 2014.
     """
+    return elbo_of(draws(key, vae, image), vae, image, weight)
+
+
+def draws(key, vae: Vae, image):
+    """Standard normal noise (..., latents) for images (..., rows, columns)."""
+    return jax.random.normal(key, (*image.shape[:-2], vae.encoder.shape.latents), image.dtype)
+
+
+def elbo_of(noise, vae: Vae, image, weight) -> Elbo:
+    """The same with the latents' draws in units of their deviation: noise (..., latents)."""
     mean, log_variance = vae.encoder(image)
-    noise = jax.random.normal(key, mean.shape, mean.dtype)
     expected = vae.decoder(mean + jnp.exp(0.5 * log_variance) * noise)
     loss = distortion(image, expected, weight)
     divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1.0 - log_variance, axis=-1)

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
     "disc_fit", "aperture", "spectra", "tiles", "hologram", "fisher", "vae", "latent_map", "em",
-    "modes", "unknowns", "refine", "acquisition", "identification",
+    "modes", "unknowns", "refine", "acquisition", "identification", "devices",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
@@ -45,6 +45,7 @@ SHELL = {
 
 # What must never import what; both sides are modules of the package.
 FORBIDDEN = {
+    "devices": (NUMERICAL | SHELL) - {"devices"},
     "aberrations": NUMERICAL - {"aberrations"},
     "optics": NUMERICAL - {"aberrations", "optics"},
     "specimen": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram", "detector"},

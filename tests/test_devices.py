@@ -1,0 +1,97 @@
+"""The same numbers on one device, on eight, and on two processes of four."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from jaxcal import devices
+
+TESTS = Path(__file__).parent
+LIMIT_S = 240  # processes that wait for each other may do so for ever
+
+
+def start(count, *arguments):
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    return subprocess.Popen([sys.executable, TESTS / "device_session.py", *map(str, arguments)],
+                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
+
+
+def told(processes):
+    """What the processes printed; all are killed when one takes too long or fails."""
+    try:
+        made = []
+        for process in processes:
+            out, error = process.communicate(timeout=LIMIT_S)
+            assert process.returncode == 0, error[-3000:]
+            made.append(json.loads(out))
+        return made
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return told([start(1)])[0]
+
+
+def same(one, other):
+    """Sums over devices are taken in another order; nothing else differs."""
+    assert set(one) == set(other)
+    for name in set(one) - {"devices", "share"}:
+        assert_allclose(np.hstack(one[name]), np.hstack(other[name]), rtol=2e-4, atol=2e-4,
+                        err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_eight_devices(alone):
+    many = told([start(8)])[0]
+    assert (alone["devices"], many["devices"]) == (1, 8)
+    same(alone, many)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_two_processes(alone):
+    port = free_port()
+    first, second = told([start(4, port, number, 2) for number in range(2)])
+    assert first["devices"] == second["devices"] == 8
+    same(first, second)
+    same(alone, first)
+    assert first["share"] == [0, 2, 4, 6] and second["share"] == [1, 3, 5]
+
+
+def test_without_a_mesh_everything_stays_as_it_is():
+    assert devices.count() == 1
+    rows = np.arange(5.0)
+    assert devices.in_parts(lambda x: x, rows) is rows
+    assert devices.share("abc") == ["a", "b", "c"]
+    assert list(devices.each(lambda x: 2 * x, range(3))) == [0, 2, 4]
+
+
+def test_threads_keep_the_device_of_the_caller():
+    seen = devices.side_by_side(lambda _: jax.config.jax_default_device, range(3))
+    assert seen == [None] * 3
+    chosen = jax.devices()[0]
+    with jax.default_device(chosen):
+        seen = devices.side_by_side(lambda _: jax.config.jax_default_device, range(3))
+    assert seen == [chosen] * 3
