@@ -221,13 +221,24 @@ def unfit(misfit, weights) -> np.ndarray:
     return np.zeros_like(found) if few else found
 
 
+def set_aside(problem: Problem, points, steps: int):
+    """The climbs of the points go on without the frames that do not fit, or with those that do
+    again; problem and points."""
+    for _ in range(2):
+        bad = unfit(points[0].misfit, problem.weights)
+        if np.array_equal(bad, problem.weights == 0):
+            break
+        problem = replace(problem, weights=np.where(bad, 0.0, problem.weights.max()))
+        points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
+    return problem, points
+
+
 def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
-    best, or come to the same place, are given up. Where the evidence
-    asks for the actuator matrix and the drift, they are estimated too. Frames that do not fit are
-    set aside and the climb goes on without them.
+    best, or come to the same place, are given up. Frames that do not fit are set aside; where the
+    others still ask for the actuator matrix and the drift, these are estimated too.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -241,20 +252,14 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     problem = tempered(problem, points[0])
     points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
     points = _front(points, problem)
+    report("frames that do not fit", 0.6)
+    problem, points = set_aside(problem, points, steps)
     wider = with_actuator(problem)
     if asks_for_actuator(points[0], problem):
-        report("refine with the actuator matrix", 0.6)
+        report("refine with the actuator matrix", 0.7)
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
-            points, problem = freed, wider
-    report("frames that do not fit", 0.8)
-    for _ in range(2):
-        bad = unfit(points[0].misfit, problem.weights)
-        if np.array_equal(bad, problem.weights == 0):
-            break
-        kept = problem.weights.max()
-        problem = replace(problem, weights=np.where(bad, 0.0, kept))
-        points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
+            problem, points = set_aside(wider, freed, steps)
     ends = [climb(problem, point, 1) for point in _front(points, problem)]
     found = [solution(point, problem, settled) for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])

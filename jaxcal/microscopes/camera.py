@@ -18,8 +18,9 @@ from jaxcal.simulation import Grid, Instrument
 PIXELS = 256
 SLICES = 2
 FOCAL_NODES = 5
-GRIDS = (Grid(384, 120.0), Grid(512, 180.0), Grid(768, 280.0), Grid(1024, 400.0))
-"""Grids by fineness; a frame is made on the first that samples its aberrations."""
+GRIDS = (Grid(384, 120.0), Grid(576, 180.0), Grid(896, 280.0), Grid(1280, 400.0))
+"""Grids by fineness; a frame is made on the first that samples its aberrations. All have the same
+`specimen.band_limit`: a film whose finest detail came and went with the defocus would be none."""
 
 
 class Camera(NamedTuple):
