@@ -45,7 +45,7 @@ class Calibration:
 
     Attributes:
         knob_names: the P knobs.
-        verdict: "tuned": the tolerance was reached and one more frame bore it out; "not decided":
+        verdict: "tuned": the tolerance was reached and a frame there bore it out; "not decided":
             the frames did not suffice; "refused": the instrument failed, showed nothing that could
             be used, or cannot be turned to the setting that tunes it.
         reason: of the verdict, and what to do, one sentence after the other.
@@ -134,7 +134,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
     Args:
         microscope: a `jaxcal.Microscope`.
-        frames: at most so many, the verification not counted; two at least.
+        frames: at most so many, the last verification not counted; two at least.
         tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
             where None. The loop stops where all knobs are within with CONFIDENCE.
         model, seed, refined, progress: as of `estimate`.
@@ -165,8 +165,10 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
     try:
-        _explore(course, plan)
-        ended = _apply(course, plan)
+        ended = None
+        while ended is None:
+            _explore(course, plan)
+            ended = _apply(course, plan)
     except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
         ended = _refused(course, plan, str(error))
     except BaseException:
@@ -181,8 +183,12 @@ def _explore(course: _Course, plan: _Plan) -> None:
     key, report = jax.random.key(plan.seed), plan.report
     names, optics = course.microscope.knob_names, course.microscope.optics
     knobs = np.zeros(len(names))
-    for number in range(plan.frames):
+    while (number := len(course.frames)) < plan.frames:
         place, fraction = f"frame {number + 1}", number / (plan.frames + 1)
+        if course.history:
+            report(f"{place}: next step", fraction)
+            knobs = next_step(jax.random.fold_in(key, number - 1), course.history[-1], plan.limits,
+                              plan.model, plan.largest)
         report(f"{place}: acquire", fraction)
         course.look(knobs)
         if all(seen.fault for seen in course.observations):
@@ -195,14 +201,11 @@ def _explore(course: _Course, plan: _Plan) -> None:
         if within(answer, plan.limits) and not identification.one_setting(
                 np.stack(course.settings_nm)[list(answer.frame_numbers)], names, optics):
             break
-        if number + 1 < plan.frames:
-            report(f"{place}: next step", fraction)
-            knobs = next_step(jax.random.fold_in(key, number), answer, plan.limits, plan.model,
-                              plan.largest)
 
 
-def _apply(course: _Course, plan: _Plan) -> Calibration:
-    """Turn the knobs to where they tune, take one more frame there and judge by it."""
+def _apply(course: _Course, plan: _Plan) -> Calibration | None:
+    """Turn the knobs to where they tune, take one more frame there and judge by it. None where it
+    does not bear the estimate out and there are frames left to find out why."""
     names = course.microscope.knob_names
     answer, series = course.history[-1], course.series()
     applied = answer.tuned_knobs_nm
@@ -218,23 +221,29 @@ def _apply(course: _Course, plan: _Plan) -> Calibration:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
+    tuned = reached and holds and within(checked, plan.limits)
+    if reached and not tuned and len(course.frames) < plan.frames:
+        if fault is None:
+            course.history.append(checked)
+        return None
     disagrees = not holds and fault is None
     if disagrees:
         applied = np.zeros(len(names))  # no setting is known that is better
         course.microscope.set(applied)
         verdict += "; the knobs are back where they were"
     elif reached and holds and not within(checked, plan.limits, applied):
-        applied, holds = checked.tuned_knobs_nm, within(checked, plan.limits)
+        applied = checked.tuned_knobs_nm
         course.microscope.set(applied)
         verdict += ", by which the knobs were corrected once more"
-        verdict += "" if holds else " and are not surely within the tolerance"
-    spent = ("tuned to the tolerance" if reached
-             else "frame budget spent before the tolerance")
+        if not tuned:
+            sure = inside(np.zeros(len(names)), checked.tuned_covariance_nm2, plan.limits)
+            verdict += f"; that all are within the tolerance now has a probability of {sure:.0%}"
+    spent = ("within the tolerance" if reached
+             else "frame budget spent before the tolerance was reached,")
     message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
-    final = replace(checked if fault is None else answer, converged=reached and holds,
-                    message=message)
+    final = replace(checked if fault is None else answer, converged=tuned, message=message)
     if not final.converged:
-        message = "; ".join([message, *_advice(course, plan, final, reached, disagrees)])
+        message = "; ".join([message, *_advice(course, plan, final, disagrees)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
                        tuple(course.history), series, course.frames[-1], applied, plan.limits,
                        plan.truth_nm)
@@ -265,8 +274,7 @@ def _bring_back(course: _Course):
     return home, "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, reached: bool,
-            disagrees: bool) -> list[str]:
+def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
     """What to do where the answer is "not decided", beyond what its message says. Where frames
     disagree, it is asked how the knobs really act."""
     told, frames = [], len(course.frames)
@@ -284,7 +292,7 @@ def _advice(course: _Course, plan: _Plan, answer: Estimate, reached: bool,
         states, sd = zip(*alone, strict=True)
         told += diagnosis.response(
             states, sd, np.stack(course.settings_nm)[good], names, optics).findings
-    if not reached:
+    if not disagrees:
         told.append("start again from here with more frames")
     return told
 

@@ -75,7 +75,7 @@ def calibration(names=KNOBS, count=6, rejected=((2, "saturated: 40 % of the disc
     return SimpleNamespace(
         knob_names=tuple(names),
         verdict="tuned",
-        reason="tuned to the tolerance, verified with one more frame",
+        reason="within the tolerance, verified with one more frame",
         estimate=final,
         history=history,
         series=run,

@@ -304,7 +304,8 @@ def test_limits_bound_the_steps_and_the_correction(tune):
 def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
     made = tune(Bench(), frames=2)
     assert made.verdict == "not decided"
-    assert made.reason.startswith("frame budget spent before the tolerance after 2 frames")
+    assert made.reason.startswith(
+        "frame budget spent before the tolerance was reached, after 2 frames")
     assert "start again from here with more frames" in made.reason
     assert_array_equal(made.applied_knobs_nm, made.history[-1].tuned_knobs_nm)
 
@@ -331,7 +332,9 @@ def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, 
     assert len(made.series) == stopped and made.applied_knobs_nm[0] > plain.applied_knobs_nm[0] + 1
 
 
-def test_a_verification_that_disagrees_brings_the_knobs_back(tune, monkeypatch):
+@pytest.fixture
+def jumps(tune, monkeypatch):
+    """How many frames a plain run takes; from the next on the answer is 50 nm elsewhere in C10."""
     stopped = len(tune(Bench()).series)
 
     def moved(observations, *args, **options):
@@ -341,13 +344,27 @@ def test_a_verification_that_disagrees_brings_the_knobs_back(tune, monkeypatch):
         return replace(answer, tuned_knobs_nm=answer.tuned_knobs_nm + [50.0, 0.0, 0.0])
 
     monkeypatch.setattr(calibration, "infer", moved)
+    return stopped
+
+
+def test_a_verification_that_disagrees_brings_the_knobs_back(tune, jumps):
     bench = Bench()
-    made = tune(bench)
-    assert made.verdict == "not decided"
+    made = tune(bench, frames=jumps)
+    assert made.verdict == "not decided" and len(made.history) == jumps
     assert "disagrees: with it C10 tunes" in made.reason
     assert "the knobs are back where they were" in made.reason and "C10 is tired" in made.reason
     assert_array_equal(bench.knobs, 0.0)
     assert_array_equal(made.applied_knobs_nm, 0.0)
+
+
+def test_where_frames_are_left_the_loop_goes_on_after_a_verification_that_disagrees(tune, jumps):
+    """The frame counts as one more of the series; the next verification judges."""
+    bench = Bench()
+    made = tune(bench, frames=jumps + 2)
+    assert made.verdict == "tuned"
+    assert len(made.series) == len(made.history) == jumps + 2
+    assert_array_equal(made.series.knobs_nm[jumps], made.history[jumps - 1].tuned_knobs_nm)
+    assert_array_equal(bench.knobs, made.applied_knobs_nm)
 
 
 def test_many_bad_frames_ask_for_a_better_area(tune):
