@@ -230,8 +230,8 @@ def test_a_generous_tolerance_stops_early(quick, model):
     bench = microscope()
     run = quick(bench, tolerance_nm=30.0, model=model,
                 progress=lambda message, fraction: told.append((message, fraction)))
-    assert len(run.series) < 3 or run.estimate.message.startswith("tuned to the tolerance")
-    assert run.estimate.message.startswith(f"tuned to the tolerance after {len(run.series)} frames")
+    assert len(run.series) < 3 or run.estimate.message.startswith("within the tolerance")
+    assert run.estimate.message.startswith(f"within the tolerance after {len(run.series)} frames")
     assert run.estimate.converged and "verified with one more frame" in run.estimate.message
     assert len(run.history) == len(run.series)
     assert_array_equal(run.series.knobs_nm[0], 0.0)
