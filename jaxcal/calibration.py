@@ -1,5 +1,6 @@
 """Tune a microscope in a closed loop: acquire, estimate, step, stop, apply, verify."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -49,7 +50,8 @@ class Calibration:
             the frames did not suffice; "refused": the instrument failed, showed nothing that could
             be used, or cannot be turned to the setting that tunes it.
         reason: of the verdict, and what to do, one sentence after the other.
-        estimate: the last, with the verification frame; None where there is none.
+        estimate: the last, with the verification frame, and the seconds of the whole run; None where
+            there is none.
         history: the estimates after each frame.
         series: the frames before the verification and their knob settings; None where there are
             none. The verification was taken at ``applied_knobs_nm``.
@@ -93,6 +95,7 @@ class _Course:
     def __init__(self, microscope: RecordedMicroscope):
         self.microscope = microscope
         self.frames, self.settings_nm, self.observations = [], [], []
+        self.began = time.perf_counter()
         self.history: list[Estimate] = []
 
     def look(self, knobs_nm):
@@ -241,7 +244,8 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     spent = ("within the tolerance" if reached
              else "frame budget spent before the tolerance was reached,")
     message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
-    final = replace(checked if fault is None else answer, converged=tuned, message=message)
+    final = replace(checked if fault is None else answer, converged=tuned, message=message,
+                    seconds=time.perf_counter() - course.began)
     if not final.converged:
         message = "; ".join([message, *_advice(course, plan, final, disagrees)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
@@ -259,7 +263,8 @@ def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
     except ValueError:  # no frames, or none that can be used
         series = None
     return Calibration(course.microscope.knob_names, REFUSED, reason, last and replace(
-        last, converged=False, message=f"refused: {reason}"), tuple(course.history), series, None,
+        last, converged=False, message=f"refused: {reason}",
+        seconds=time.perf_counter() - course.began), tuple(course.history), series, None,
         standing, plan.limits, plan.truth_nm)
 
 
