@@ -50,8 +50,8 @@ class Calibration:
             the frames did not suffice; "refused": the instrument failed, showed nothing that could
             be used, or cannot be turned to the setting that tunes it.
         reason: of the verdict, and what to do, one sentence after the other.
-        estimate: the last, with the verification frame, and the seconds of the whole run; None where
-            there is none.
+        estimate: the last, with the verification frame, and with the seconds of the whole run; None
+            where there is none.
         history: the estimates after each frame.
         series: the frames before the verification and their knob settings; None where there are
             none. The verification was taken at ``applied_knobs_nm``.

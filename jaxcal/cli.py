@@ -9,6 +9,8 @@ import os
 
 # Before the first import of NumPy: OpenBLAS's threads fight XLA's over the same cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# XLA complains of every program that it finds compiled, though of this very machine.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import sys  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
