@@ -148,23 +148,24 @@ def posterior_by_frame(history, limits_nm, truth_nm=None):
         return save(figure)
 
 
-def states_by_frame(states_nm, names):
+def states_by_frame(states_nm, names, limits_nm):
     """Estimated state of each frame: how far each knob's aberration was from zero.
 
     Args:
         states_nm: (T, P), nm.
         names: the P knobs.
+        limits_nm: (P,) pi/4 limits, nm, in units of which it is drawn.
     """
-    states = np.asarray(states_nm, float)
+    states = np.asarray(states_nm, float) / limits_nm
     with _drawing(WIDTH, 2.0) as (plt, save):
         figure, axis = plt.subplots()
         axis.axhline(0, color=QUIET, linewidth=0.6)
         for k, name in enumerate(names):
             axis.plot(
-                np.arange(1, len(states) + 1), states[:, k], color=COLOURS[k % len(COLOURS)],
+                np.arange(len(states)), states[:, k], color=COLOURS[k % len(COLOURS)],
                 marker="o", markersize=2.5, linewidth=0.8, label=name,
             )  # fmt: skip
-        axis.set_ylabel("state (nm)")
+        axis.set_ylabel("state / limit")
         axis.set_xlabel("frame used")
         _whole_numbers(axis)
         _legend_above(axis, len(names))
@@ -267,6 +268,7 @@ def mode_pairs(names, modes, truth_nm=None):
             axis.set_ylabel(f"{names[j]} (nm)")
             axis.locator_params(nbins=5)
             axis.set_aspect("equal", adjustable="datalim")
+        figure.draw_without_rendering()  # the limits move, and the room for the labels with them
         return save(figure)
 
 

@@ -122,25 +122,27 @@ def _outcome(run):
 
 def _knob_table(run):
     applied, truth = run.applied_nm, run.truth_nm
-    heads = ["knob", "x0", "± sd", "tunes at", "± sd"]
+    heads = ["knob", "x0", "tunes at"]
     heads += ["applied"] if applied is not None else []
     heads += ["left", "π/4 limit", "left / limit"]
     heads += ["true x0", "error"] if truth is not None else []
     rows = []
     for k, name in enumerate(run.names):
-        row = [_signed(run.x0_nm[k]), f"{run.sd_nm[k]:.2f}"]
-        row += [_signed(run.tuned_nm[k]), f"{run.tuned_sd_nm[k]:.2f}"]
-        row += [_signed(applied[k])] if applied is not None else []
-        row += [f"{run.left_nm[k]:.2f}", f"{run.limits_nm[k]:.2f}"]
+        digits = _digits(run.sd_nm[k])
+        row = [f"{_signed(run.x0_nm[k], digits)} ± {run.sd_nm[k]:.{digits}f}",
+               f"{_signed(run.tuned_nm[k], digits)} ± {run.tuned_sd_nm[k]:.{digits}f}"]
+        row += [_signed(applied[k], digits)] if applied is not None else []
+        row += [f"{run.left_nm[k]:.{digits}f}", f"{run.limits_nm[k]:.2f}"]
         row += [f"{run.left_nm[k] / run.limits_nm[k]:.2f}"]
         if truth is not None and name in truth:
-            row += [_signed(truth[name]), _signed(run.x0_nm[k] - truth[name])]
+            row += [_signed(truth[name], digits), _signed(run.x0_nm[k] - truth[name], digits)]
         elif truth is not None:
             row += ["", ""]
         rows.append([name, *row])
     note = (
-        "All in nm. x0: state with the knobs at zero at the first frame. Tunes at: knob setting "
-        "that tunes the instrument at the last frame. Left: rms of what remains "
+        "All in nm, ± one standard deviation. x0: state with the knobs at zero at the first frame. "
+        "Tunes at: knob setting that tunes the instrument at the last frame. Left: rms of what "
+        "remains "
         + ("of the correction applied" if applied is not None else "at that setting")
         + ", its uncertainty included."
     )
@@ -197,7 +199,8 @@ def _modes(run):
     spreads = [standard_deviation(mode.covariance_nm2) for mode in shown]
     for k, name in enumerate(run.names):
         pairs = zip(shown, spreads, strict=True)
-        rows.append([name, *(f"{_signed(m.x0_nm[k])} ± {sd[k]:.2f}" for m, sd in pairs)])
+        rows.append([name, *(f"{_signed(m.x0_nm[k], _digits(sd[k]))} ± {sd[k]:.{_digits(sd[k])}f}"
+                             for m, sd in pairs)])
     part = "<h3>States that remain possible</h3>"
     part += _table(["x0 (nm)", *(f"mode {rank + 1}" for rank in range(len(shown)))], rows)
     if len(modes) > len(shown):
@@ -216,8 +219,9 @@ def _frame_states(run):
     states = getattr(run.estimate, "states_nm", None)
     if states is None or len(states) == 0:
         return ""
-    picture = figures.states_by_frame(states, run.names)
-    return f"<h3>State of each frame</h3>{_figure(picture, 'Estimated from all frames together.')}"
+    picture = figures.states_by_frame(states, run.names, run.limits_nm)
+    caption = "Aberration of each knob in π/4 limits, estimated from all frames together."
+    return f"<h3>State of each frame</h3>{_figure(picture, caption)}"
 
 
 def _latents(run):
@@ -229,11 +233,15 @@ def _latents(run):
 
 
 def _all_frames(run):
+    frames = list(run.series.frames)
     captions = [
         f"{number}: " + "/".join(f"{u:+.0f}" for u in knobs[:3])
         for number, knobs in enumerate(run.series.knobs_nm)
     ]
-    sheet = figures.contact_sheet(run.series.frames, captions, set(run.set_aside))
+    if run.verification is not None and run.verification.shape == frames[0].shape:
+        captions.append(f"{len(frames)}: verification")
+        frames.append(run.verification)
+    sheet = figures.contact_sheet(frames, captions, set(run.set_aside))
     named = ", ".join(run.names[:3])
     caption = f"Number of the frame and its knob steps {named} in nm; crossed out: set aside."
     return f"<h3>All frames</h3>{_figure(sheet, caption)}"
@@ -249,12 +257,13 @@ def _rejected_table(run):
 def _facts(run):
     optics, series = run.series.optics, run.series
     height, width = series.frames.shape[1:]
+    verified = "" if run.verification is None else " and one to verify"
+    taken = _count(len(series), "frame") + verified
     facts = [
         f"{optics.energy_keV:g} keV",
         f"{optics.semi_angle_mrad:g} mrad semi-angle",
         f"{optics.pixel_mrad:.4g} mrad a pixel",
-        f"{len(series)} frames of {height} × {width}",
-        f"{run.estimate.iterations} iterations",
+        f"{taken}, {height} × {width} pixels",
     ]
     return f"<p class=note>{', '.join(facts)}.</p>"
 
@@ -299,8 +308,14 @@ def _figure(svg, caption):
     )
 
 
-def _signed(value):
-    return f"{float(value):+.2f}".replace("-", "−")
+def _signed(value, digits=2):
+    return f"{float(value):+.{digits}f}".replace("-", "−")
+
+
+def _digits(sd):
+    """Decimals that a standard deviation leaves worth printing: two of its own figures, two at
+    most."""
+    return int(np.clip(1 - np.floor(np.log10(sd)), 0, 2)) if 0 < sd < np.inf else 2
 
 
 def _count(number, noun):
@@ -329,7 +344,7 @@ figcaption { margin-top: 4px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums;
   margin: 8px 0; }
-th, td { padding: 4px 9px; text-align: right; white-space: nowrap; }
+th, td { padding: 4px 8px; text-align: right; white-space: nowrap; }
 th { font-weight: 500; color: #5d656e; border-bottom: 1px solid #b9c0c7; }
 td { border-bottom: 1px solid #eceef0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }

@@ -36,7 +36,8 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
                         lambda state, frame, knobs: [*state, frame, float(knobs[0])])
     monkeypatch.setattr(tracking, "judge", lambda state, knobs: tracking.Judgement(
         0.4, True, np.full(3, 2.0), f"{state} at {knobs[0]}"))
-    names = {"jaxcal": jaxcal, "microscope": microscope}
+    monkeypatch.setitem(vars(jaxcal), "SimulatedMicroscope", lambda seed: microscope)
+    names = {}
     for name in ("check", "run", "track"):
         exec(block(name), names)
     told = capsys.readouterr().out

@@ -39,7 +39,7 @@ def jaxcal_lines():
 def test_commands_parse(line, monkeypatch):
     parsed = []
     monkeypatch.setattr(commands, "run", lambda command, arguments: parsed.append(arguments) or 0)
-    assert cli.main(shlex.split(line)[1:]) == 0
+    assert cli.main(shlex.split(line, comments=True)[1:]) == 0
     assert len(parsed) == 1
 
 
@@ -59,7 +59,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         ("127.0.0.1", corrector.port), timeout))
     moves, asked = [], []
 
-    def calibrate(microscope, *, frames):
+    def calibrate(microscope, *, frames, progress=None):
         asked.append(frames)
         assert isinstance(microscope, jaxcal.Microscope)
         microscope.set([1.0, 2.0, 3.0])
