@@ -222,7 +222,7 @@ def latents_by_frame(latents):
         image = axis.imshow(
             latents.T, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto",
             interpolation="nearest",
-            extent=(0.5, len(latents) + 0.5, latents.shape[1] + 0.5, 0.5),
+            extent=(-0.5, len(latents) - 0.5, latents.shape[1] + 0.5, 0.5),
         )  # fmt: skip
         axis.set_xlabel("frame used")
         axis.set_ylabel("latent")
@@ -266,7 +266,7 @@ def mode_pairs(names, modes, truth_nm=None):
                 )
             axis.set_xlabel(f"{names[i]} (nm)")
             axis.set_ylabel(f"{names[j]} (nm)")
-            axis.locator_params(nbins=5)
+            axis.locator_params(nbins=4)
             axis.set_aspect("equal", adjustable="datalim")
         figure.draw_without_rendering()  # the limits move, and the room for the labels with them
         return save(figure)

@@ -202,7 +202,8 @@ def _modes(run):
         rows.append([name, *(f"{_signed(m.x0_nm[k], _digits(sd[k]))} ± {sd[k]:.{_digits(sd[k])}f}"
                              for m, sd in pairs)])
     part = "<h3>States that remain possible</h3>"
-    part += _table(["x0 (nm)", *(f"mode {rank + 1}" for rank in range(len(shown)))], rows)
+    if len(modes) > 1:  # one alone stands in the final state
+        part += _table(["x0 (nm)", *(f"mode {rank + 1}" for rank in range(len(shown)))], rows)
     if len(modes) > len(shown):
         rest = 100 * sum(float(mode.weight) for mode in modes[MOST_MODES:])
         part += f"<p class=note>{len(modes) - len(shown)} more share {rest:.1f} %.</p>"
