@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
-NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "notations", "notation_reports",
-              "ceos", "nion", "replay", "faulty", "runs", "tracking", "conformance", "nexus",
+NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "notations",
+              "notation_reports", "ceos", "nion", "replay", "faulty", "runs", "tracking",
+              "conformance", "nexus",
               "recordings", "recorded_optics", "knob_table", "png", "watch", "watched",
               "watch_page", "watch_figures"}  # modules that no measured number depends on
 SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there

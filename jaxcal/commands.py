@@ -2,15 +2,11 @@
 
 import os
 import sys
-from pathlib import Path
 
-from jaxcal import console
+from jaxcal import console, inputs
+from jaxcal.inputs import InputError
 
 ANSWERED, FAULT, UNREADABLE = 0, 1, 2
-
-
-class InputError(ValueError):
-    """An argument or a file that cannot be used."""
 
 
 def run(command, arguments):
@@ -28,20 +24,20 @@ def run(command, arguments):
 
 
 def calibrate(arguments):
-    _positive("frames", arguments.frames)
-    _not_negative("seed", arguments.seed)
+    inputs.positive("frames", arguments.frames)
+    inputs.not_negative("seed", arguments.seed)
     if arguments.tolerance is not None:
-        _positive("tolerance", arguments.tolerance)
+        inputs.positive("tolerance", arguments.tolerance)
     if arguments.resume and arguments.run is None:
         raise InputError("--resume goes on with a run that was kept; name its folder with --run")
     if arguments.run is not None and arguments.run.exists() and not arguments.run.is_dir():
         raise InputError(f"{arguments.run}: is a file; name a folder for the run")
-    _check_outputs(arguments.json, arguments.report, arguments.nexus)
-    microscope, frames = _microscope(arguments)
+    inputs.check_outputs(arguments.json, arguments.report, arguments.nexus)
+    microscope, frames = inputs.microscope(arguments)
 
     from jaxcal import calibration, results
 
-    model = _load_model(arguments.model)
+    model = inputs.load_model(arguments.model)
     with console.Progress("calibrate") as progress:
         run = calibration.calibrate(
             microscope,
@@ -77,19 +73,19 @@ def calibrate(arguments):
 def estimate(arguments):
     if not arguments.series:
         raise InputError("no series given; name at least one HDF5 file: jaxcal estimate SERIES.h5")
-    _not_negative("seed", arguments.seed)
-    _check_outputs(arguments.json, arguments.report, arguments.nexus)
+    inputs.not_negative("seed", arguments.seed)
+    inputs.check_outputs(arguments.json, arguments.report, arguments.nexus)
     answers, entries, runs, model, status = {}, {}, [], None, ANSWERED
     _write_json(arguments.json, answers)
     _write_nexus(arguments.nexus, entries)
     for path in dict.fromkeys(arguments.series):
         try:
-            series = _read_for(path, answers)
+            series = inputs.read_for(path, answers)
         except ValueError as error:
             status = max(status, _report(error))
             continue
         if model is None:
-            model = _load_model(arguments.model)
+            model = inputs.load_model(arguments.model)
         try:
             answer = _estimate_one(series, model, arguments)
         except Exception as error:
@@ -110,12 +106,12 @@ def estimate(arguments):
 
 
 def simulate(arguments):
-    _positive("frames", arguments.frames)
-    _not_negative("seed", arguments.seed)
-    _not_negative("step", arguments.step)
-    _check_outputs(arguments.series)
-    _check_replaceable(arguments.series)
-    microscope = _simulated(arguments, arguments.energy_kev, arguments.semi_angle_mrad)
+    inputs.positive("frames", arguments.frames)
+    inputs.not_negative("seed", arguments.seed)
+    inputs.not_negative("step", arguments.step)
+    inputs.check_outputs(arguments.series)
+    inputs.check_replaceable(arguments.series)
+    microscope = inputs.simulated(arguments, arguments.energy_kev, arguments.semi_angle_mrad)
 
     import numpy as np
 
@@ -170,9 +166,9 @@ def watch(arguments):
 def series(arguments):
     for item, value in vars(arguments).items():
         if item not in ("series", "table") and value is not None:
-            _positive(item.replace("_", "-"), value)
-    _check_outputs(arguments.series)
-    _check_replaceable(arguments.series)
+            inputs.positive(item.replace("_", "-"), value)
+    inputs.check_outputs(arguments.series)
+    inputs.check_replaceable(arguments.series)
 
     from jaxcal import knob_table
     from jaxcal import series as series_file
@@ -207,8 +203,8 @@ def train(arguments):
     given = {"vae_rounds": arguments.vae_rounds, "map_rounds": arguments.map_rounds}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        _positive(name.replace("_", "-"), value)
-    _not_negative("seed", arguments.seed)
+        inputs.positive(name.replace("_", "-"), value)
+    inputs.not_negative("seed", arguments.seed)
     if arguments.directory.exists() and not arguments.directory.is_dir():
         raise InputError(f"{arguments.directory}: is a file; name a folder for the training run")
 
@@ -225,7 +221,7 @@ def convert(arguments):
     if arguments.report == "-":
         report, place = sys.stdin.read(), "standard input"
     else:
-        report, place = _read_text(arguments.report), arguments.report
+        report, place = inputs.read_text(arguments.report), arguments.report
     if not report.strip():
         raise InputError(f"{place}: is empty; give lines such as 'A1 3.2 nm 45 deg' or JSON")
 
@@ -262,93 +258,6 @@ def _estimate_one(series, model, arguments):
         )
 
 
-def _read_for(path, answers):
-    """The series of a path, whose base name must not be that of one answered before."""
-    from jaxcal import series as series_file
-
-    series_file.probe(path)
-    series = series_file.read(path)
-    if series.name in answers:
-        raise InputError(
-            f"{path}: another series of this run is called {series.name} too, and results are "
-            f"kept by that name; rename one or run them apart"
-        )
-    return series
-
-
-def _microscope(arguments):
-    """The microscope asked for, and how many frames it can give for the estimate."""
-    kind, _, path = arguments.microscope.partition(":")
-    if kind == "simulated" and not path:
-        energy = 200.0 if arguments.energy_kev is None else arguments.energy_kev
-        angle = 20.0 if arguments.semi_angle_mrad is None else arguments.semi_angle_mrad
-        return _simulated(arguments, energy, angle), arguments.frames
-    if kind != "replay" or not path:
-        raise InputError(
-            f"unknown microscope {arguments.microscope!r}; write simulated or replay:SERIES.h5 "
-            f"(your own instrument: call jaxcal.calibrate from Python)"
-        )
-    if arguments.energy_kev is not None or arguments.semi_angle_mrad is not None:
-        raise InputError(
-            f"{path}: a replay takes energy and semi-angle from its file; leave --energy-kev and "
-            f"--semi-angle-mrad out"
-        )
-    from jaxcal import series as series_file
-
-    series_file.probe(path)
-    series = series_file.read(path)
-    if arguments.knobs is not None and _knobs(arguments.knobs) != series.knob_names:
-        raise InputError(
-            f"{path}: was taken with the knobs {','.join(series.knob_names)}; leave --knobs out"
-        )
-    from jaxcal.microscopes import ReplayMicroscope
-
-    # Every recorded frame counts once: more of them than there are would be the same ones again.
-    return ReplayMicroscope(series), min(arguments.frames, len(series))
-
-
-def _simulated(arguments, energy_kev, semi_angle_mrad):
-    _not_negative("hidden-range", arguments.hidden_range)
-    from jaxcal.microscopes.simulated import SEVEN, SimulatedMicroscope, simulated_optics
-
-    knobs = SEVEN if arguments.knobs is None else _knobs(arguments.knobs)
-
-    return SimulatedMicroscope(
-        simulated_optics(energy_kev, semi_angle_mrad),
-        knob_names=knobs,
-        seed=arguments.seed,
-        hidden_range_nm=arguments.hidden_range,
-    )
-
-
-def _knobs(text):
-    from jaxcal.aberrations import indices
-
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError("--knobs names no knob; write for example --knobs C10,C12a,C12b")
-    try:
-        indices(names)
-    except ValueError as error:
-        raise InputError(f"--knobs {text}: {error}") from None
-    return names
-
-
-def _load_model(path):
-    if path is not None and not path.exists():
-        raise InputError(f"{path}: no such model; give the file that jaxcal train wrote")
-    if path is not None and path.is_dir() and (path / "model.safetensors").exists():
-        path = path / "model.safetensors"  # the folder of a training run will do
-    from jaxcal import model
-
-    try:
-        return model.load(path)
-    except (OSError, ValueError, KeyError) as error:
-        if path is None:
-            raise
-        raise InputError(f"{path}: is not a model of jaxcal ({error})") from error
-
-
 def _limits(series):
     from jaxcal.aberrations import indices
     from jaxcal.optics import quarter_pi_limits_nm
@@ -376,49 +285,6 @@ def _write_report(path, runs, seed):
     with console.Progress("report") as progress:
         progress("drawing the figures")
         report.write_report(path, runs, seed=seed)
-
-
-def _read_text(path):
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not text; give lines or JSON") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; check the path") from None
-
-
-def _check_outputs(*paths):
-    """Nobody waits a minute to learn that the answer cannot be written."""
-    for path in paths:
-        if path is None:
-            continue
-        folder = path.resolve().parent
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; name a file in it")
-        if not folder.is_dir():
-            raise InputError(f"{path}: there is no folder {folder}; make it first")
-        if not os.access(folder, os.W_OK):
-            raise InputError(f"{path}: the folder {folder} cannot be written to; choose another")
-
-
-def _check_replaceable(path):
-    """A measured series is not to be lost to a slip of the hand."""
-    if not path.exists() or not path.is_file():
-        return
-    from jaxcal import series as series_file
-
-    if not series_file.is_simulated(path):
-        raise InputError(f"{path}: exists and was not simulated by jaxcal; choose another name")
-
-
-def _positive(name, value):
-    if not 0 < value < float("inf"):
-        raise InputError(f"--{name} should be positive, got {value}")
-
-
-def _not_negative(name, value):
-    if not 0 <= value < float("inf"):
-        raise InputError(f"--{name} should be 0 or more, got {value}")
 
 
 def _report(error, path=None):

@@ -38,13 +38,14 @@ SHELL = {
     "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
     "microscopes", "estimation", "diagnosis", "runs", "calibration", "tracking", "conformance",
     "report", "figures", "console",
-    "commands", "cli", "training", "model",
+    "inputs", "commands", "cli", "training", "model",
     "png", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
 
 # What must never import what; both sides are modules of the package.
 FORBIDDEN = {
+    "inputs": {"cli", "commands", "console", "report", "results", "calibration", "estimation"},
     "devices": (NUMERICAL | SHELL) - {"devices"},
     "aberrations": NUMERICAL - {"aberrations"},
     "optics": NUMERICAL - {"aberrations", "optics"},

@@ -336,7 +336,7 @@ def test_simulate_never_replaces_a_measured_series(tmp_path, fake_simulation, ca
     before = path.read_bytes()
     assert run("simulate", path) == 2
     assert path.read_bytes() == before
-    assert "exists and was not simulated by jaxcal" in capsys.readouterr().err
+    assert "jaxcal replaces only what it simulated" in capsys.readouterr().err
 
 
 def test_convert_reads_files_and_pipes(tmp_path, capsys, monkeypatch):

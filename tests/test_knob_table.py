@@ -321,7 +321,7 @@ def test_the_command_writes_a_series(folder, capsys):
     assert series.knobs_nm.tolist() == [[0, 0], [50, -3.5], [-20, 100]]
     before = out.read_bytes()
     assert command(*arguments) == 2  # a measured series is not lost to a slip of the hand
-    assert "exists and was not simulated by jaxcal" in capsys.readouterr().err
+    assert "jaxcal replaces only what it simulated" in capsys.readouterr().err
     assert out.read_bytes() == before
 
 

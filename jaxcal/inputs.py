@@ -1,0 +1,147 @@
+"""What the arguments of the command name: microscopes, series, models, files, numbers.
+
+Whatever cannot be used becomes an `InputError` that says what to give instead.
+"""
+
+import os
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """An argument or a file that cannot be used."""
+
+
+def read_for(path, answers):
+    """The series of a path, whose base name must not be that of one answered before."""
+    from jaxcal import series as series_file
+
+    series_file.probe(path)
+    series = series_file.read(path)
+    if series.name in answers:
+        raise InputError(
+            f"{path}: another series of this run is called {series.name} too, and results are "
+            f"kept by that name; rename one or run them apart"
+        )
+    return series
+
+
+def microscope(arguments):
+    """The microscope asked for, and how many frames it can give for the estimate."""
+    kind, _, path = arguments.microscope.partition(":")
+    if kind == "simulated" and not path:
+        energy = 200.0 if arguments.energy_kev is None else arguments.energy_kev
+        angle = 20.0 if arguments.semi_angle_mrad is None else arguments.semi_angle_mrad
+        return simulated(arguments, energy, angle), arguments.frames
+    if kind != "replay" or not path:
+        raise InputError(
+            f"unknown microscope {arguments.microscope!r}; write simulated or replay:SERIES.h5 "
+            f"(your own instrument: call jaxcal.calibrate from Python)"
+        )
+    if arguments.energy_kev is not None or arguments.semi_angle_mrad is not None:
+        raise InputError(
+            f"{path}: a replay takes energy and semi-angle from its file; leave --energy-kev and "
+            f"--semi-angle-mrad out"
+        )
+    from jaxcal import series as series_file
+
+    series_file.probe(path)
+    series = series_file.read(path)
+    if arguments.knobs is not None and knob_names(arguments.knobs) != series.knob_names:
+        raise InputError(
+            f"{path}: was taken with the knobs {','.join(series.knob_names)}; leave --knobs out"
+        )
+    from jaxcal.microscopes import ReplayMicroscope
+
+    # Every recorded frame counts once: more of them than there are would be the same ones again.
+    return ReplayMicroscope(series), min(arguments.frames, len(series))
+
+
+def simulated(arguments, energy_kev, semi_angle_mrad):
+    """The simulated microscope that the arguments describe."""
+    not_negative("hidden-range", arguments.hidden_range)
+    from jaxcal.microscopes.simulated import SEVEN, SimulatedMicroscope, simulated_optics
+
+    knobs = SEVEN if arguments.knobs is None else knob_names(arguments.knobs)
+    return SimulatedMicroscope(
+        simulated_optics(energy_kev, semi_angle_mrad),
+        knob_names=knobs,
+        seed=arguments.seed,
+        hidden_range_nm=arguments.hidden_range,
+    )
+
+
+def knob_names(text):
+    """The knobs of a list with commas."""
+    from jaxcal.aberrations import indices
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError("--knobs names no knob; write for example --knobs C10,C12a,C12b")
+    try:
+        indices(names)
+    except ValueError as error:
+        raise InputError(f"--knobs {text}: {error}") from None
+    return names
+
+
+def load_model(path):
+    """The model of a file or of a training run's folder; the shipped one where None."""
+    if path is not None and not path.exists():
+        raise InputError(f"{path}: no such model; give the file that jaxcal train wrote")
+    if path is not None and path.is_dir() and (path / "model.safetensors").exists():
+        path = path / "model.safetensors"  # the folder of a training run will do
+    from jaxcal import model
+
+    try:
+        return model.load(path)
+    except (OSError, ValueError, KeyError) as error:
+        if path is None:
+            raise
+        raise InputError(f"{path}: is not a model of jaxcal ({error})") from error
+
+
+def read_text(path):
+    """What stands in a text file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not text; give lines or JSON") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; check the path") from None
+
+
+def check_outputs(*paths):
+    """Nobody waits a minute to learn that the answer cannot be written."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.resolve().parent
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file in it")
+        if not folder.is_dir():
+            raise InputError(f"{path}: there is no folder {folder}; make it first")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{path}: the folder {folder} cannot be written to; choose another")
+
+
+def check_replaceable(path):
+    """A measured series is not to be lost to a slip of the hand."""
+    if not path.exists() or not path.is_file():
+        return
+    from jaxcal import series as series_file
+
+    if not series_file.is_simulated(path):
+        raise InputError(f"{path}: exists, and jaxcal replaces only what it simulated; delete it or "
+                         f"choose another name")
+
+
+def positive(name, value):
+    """Refuse what is no positive number."""
+    if not 0 < value < float("inf"):
+        raise InputError(f"--{name} should be positive, got {value}")
+
+
+def not_negative(name, value):
+    """Refuse what is no number from zero on."""
+    if not 0 <= value < float("inf"):
+        raise InputError(f"--{name} should be 0 or more, got {value}")
