@@ -131,8 +131,10 @@ def check_replaceable(path):
     from jaxcal import series as series_file
 
     if not series_file.is_simulated(path):
-        raise InputError(f"{path}: exists, and jaxcal replaces only what it simulated; delete it or "
-                         f"choose another name")
+        raise InputError(
+            f"{path}: exists, and jaxcal replaces only what it simulated; delete it or choose "
+            f"another name"
+        )
 
 
 def positive(name, value):
