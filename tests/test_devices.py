@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import jaxcal
 from jaxcal import devices
 
 TESTS = Path(__file__).parent
@@ -84,6 +86,21 @@ def test_two_processes(alone):
     same(first, second)
     same(alone, first)
     assert first["share"] == [0, 2, 4, 6] and second["share"] == [1, 3, 5]
+
+
+def test_the_code_of_the_page_runs(monkeypatch):
+    """With a training and series that cost nothing."""
+    page = (TESTS.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    done = []
+    monkeypatch.setattr("jaxcal.training.train", lambda config, folder: done.append(
+        (folder, devices.AXIS in jax.sharding.get_abstract_mesh().axis_names)))
+    monkeypatch.setitem(vars(jaxcal), "read_series", str.upper)
+    monkeypatch.setitem(vars(jaxcal), "estimate", lambda series: f"estimate of {series}")
+    names = {"all_series": ["a.h5", "b.h5"]}
+    for name in ("mesh", "fleet"):
+        exec(re.search(rf"<!-- {name} -->\n```python\n(.*?)```", page, re.S)[1], names)
+    assert done == [("build/model", True)]
+    assert names["answers"] == {"a.h5": "estimate of A.H5", "b.h5": "estimate of B.H5"}
 
 
 def test_without_a_mesh_everything_stays_as_it_is():
