@@ -33,6 +33,7 @@ from jaxcal.unknowns import (
 
 LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
+SETTLING = 5  # steps in which an end is to settle: a first one too long is tried again, shorter
 NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
@@ -260,7 +261,7 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
             problem, points = set_aside(wider, freed, steps)
-    ends = [climb(problem, point, 1) for point in _front(points, problem)]
+    ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
     found = [solution(point, problem, settled) for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
     weights = np.exp(evidence - evidence.max())
