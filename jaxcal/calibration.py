@@ -224,6 +224,8 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
+    if holds and len(course.frames) - 1 in dict(checked.rejected_frames):
+        verdict = "the frame taken there was set aside, near focus the theory may not fit it"
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:
         if fault is None:
