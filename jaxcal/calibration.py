@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, diagnosis, em, identification
+from jaxcal import acquisition, diagnosis, em, identification, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -36,6 +36,7 @@ __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estim
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
+DOUBTED = 3.0  # log odds from which on a verification frame is taken to show another state
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 
@@ -223,9 +224,13 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
-    holds, verdict = _verify(answer, checked, fault, plan.limits)
-    if holds and len(course.frames) - 1 in dict(checked.rejected_frames):
-        verdict = "the frame taken there was set aside, near focus the theory may not fit it"
+    odds = 0.0
+    if answer.refinement and fault is None:
+        odds = verification.log_odds_elsewhere(
+            course.observations[-1], verification.expected_state_nm(answer, applied),
+            course.microscope.optics, plan.model, candidates=plan.settings.candidates,
+            length=plan.frames + 1)
+    holds, verdict = _verify(answer, checked, fault, odds, plan.limits)
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:
         if fault is None:
@@ -342,10 +347,16 @@ def knob_limit_nm(order: int) -> float:
     return KNOB_LIMIT_NM.get(int(order), 1e4)
 
 
-def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
-    """Whether the frame at the applied setting bears the estimate out, and a sentence on it."""
+def _verify(before: Estimate, after: Estimate, fault: str | None, log_odds: float, limits):
+    """Whether the frame at the applied setting bears the estimate out, and a sentence on it.
+
+    ``log_odds``: that it shows another state, see :mod:`jaxcal.verification`.
+    """
     if fault is not None:
         return False, f"the verification frame cannot be used: {fault}"
+    if log_odds > DOUBTED:
+        return False, ("the verification frame disagrees: it shows another state than the one "
+                       "expected there, take more frames; a knob may not have arrived")
     moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
     sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
     if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):

@@ -36,7 +36,8 @@ OUTSIDE = {
 
 SHELL = {
     "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
-    "microscopes", "estimation", "diagnosis", "runs", "calibration", "tracking", "conformance",
+    "microscopes", "estimation", "verification", "diagnosis", "runs", "calibration", "tracking",
+    "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "watched", "watch_figures", "watch_page", "watch",
@@ -67,6 +68,7 @@ FORBIDDEN = {
     "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition", "identification"},
     "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
     "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
+    "verification": {"calibration", "acquisition", "report", "figures", "cli", "commands"},
     "microscopes": {"estimation", "calibration",
                     "report", "cli", "commands", "vae", "latent_map", "em"},
     "calibration": {"report", "figures", "cli", "commands", "console"},

@@ -367,19 +367,6 @@ def test_where_frames_are_left_the_loop_goes_on_after_a_verification_that_disagr
     assert_array_equal(bench.knobs, made.applied_knobs_nm)
 
 
-def test_a_verification_that_was_set_aside_is_not_called_one(tune, monkeypatch):
-    stopped = len(tune(Bench()).series)
-
-    def unfit(observations, *args, **options):
-        answer = infer(observations, *args, **options)
-        aside = ((stopped, "does not fit"),) if len(observations) > stopped else ()
-        return replace(answer, rejected_frames=aside)
-
-    monkeypatch.setattr(calibration, "infer", unfit)
-    made = tune(Bench())
-    assert "the frame taken there was set aside" in made.reason and "verified" not in made.reason
-
-
 def test_many_bad_frames_ask_for_a_better_area(tune):
     bench = Bench()
     shown = iter([FRAMES[0], *[0 * FRAMES[0]] * 3, *FRAMES[1:]])
