@@ -36,8 +36,8 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
     """Log odds that a frame shows a state about the expected one (7,), nm, rather than that itself.
 
     The frame's likelihood, nuisances and gap integrated out, averaged over ``candidates`` states
-    drawn about the expected one (ELSEWHERE_NM), over that at the expected one. About -3 where the
-    frame is what it should be, 5 to 30 where C10 is off by 40 nm; 10 nm do not show.
+    drawn about the expected one (ELSEWHERE_NM), over that at the expected one. Negative where the
+    frame is what it should be, large where a knob is off by tens of nm; a few nm do not show.
 
     Args:
         seen: usable; length: of the padded experiment, so that the loop's compiled program serves.
