@@ -36,7 +36,7 @@ __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estim
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
-DOUBTED = 3.0  # log odds from which on a verification frame is taken to show another state
+DOUBTED = 15.0  # log odds from which on a verification frame is taken to show another state
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 

@@ -36,8 +36,8 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
     """Log odds that a frame shows a state about the expected one (7,), nm, rather than that itself.
 
     The frame's likelihood, nuisances and gap integrated out, averaged over ``candidates`` states
-    drawn about the expected one (ELSEWHERE_NM), over that at the expected one. Negative where the
-    frame is what it should be, large where a knob is off by tens of nm; a few nm do not show.
+    drawn about the expected one (ELSEWHERE_NM), over that at the expected one. Mostly negative
+    where the frame is what it should be, above 15 where a knob is off by more than 100 nm.
 
     Args:
         seen: usable; length: of the padded experiment, so that the loop's compiled program serves.

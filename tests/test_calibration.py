@@ -330,7 +330,7 @@ def test_a_verification_that_disagrees_is_told():
     assert not holds
     assert re.search("disagrees: with it C12a tunes 1.5 nm elsewhere, take more frames", verdict)
     holds, verdict = calibration._verify(
-        at([10.0, 0.0], [2.0, 0.2]), at([10.0, 0.0], [1, 1]), None, 4.0, limits)
+        at([10.0, 0.0], [2.0, 0.2]), at([10.0, 0.0], [1, 1]), None, 16.0, limits)
     assert not holds and "shows another state than the one expected there" in verdict
 
 

@@ -30,9 +30,9 @@ def log_odds(off_nm, seed, shipped):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_frame_in_focus_passes_and_one_where_a_knob_did_not_arrive_does_not(seed, shipped):
-    assert log_odds([0.5, -0.4, 0.3], seed, shipped) < 0
-    assert log_odds([70.0, 0.0, 0.0], seed, shipped) > calibration.DOUBTED
-    assert log_odds([0.0, -60.0, 0.0], seed, shipped) > calibration.DOUBTED
+    assert log_odds([0.5, -0.4, 0.3], seed, shipped) < 0.5 * calibration.DOUBTED
+    assert log_odds([150.0, 0.0, 0.0], seed, shipped) > calibration.DOUBTED
+    assert log_odds([0.0, -150.0, 0.0], seed, shipped) > calibration.DOUBTED
 
 
 def test_the_state_expected_at_a_setting(monkeypatch):
