@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
+# Modules that no measured number depends on.
 NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "notations",
               "notation_reports", "ceos", "nion", "replay", "faulty", "runs", "tracking",
-              "conformance", "nexus",
-              "recordings", "recorded_optics", "knob_table", "png", "watch", "watched",
-              "watch_page", "watch_figures"}  # modules that no measured number depends on
+              "conformance", "nexus", "recordings", "recorded_optics", "knob_table", "png",
+              "watch", "watched", "watch_page", "watch_figures"}
 SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
 

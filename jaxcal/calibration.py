@@ -37,6 +37,8 @@ RESUMED = 4  # frames from which on the loop does not ask EM again before the ve
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 DOUBTED = 15.0  # log odds from which on a verification frame is taken to show another state
+ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
+             "there, take more frames; a knob may not have arrived")
 KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 
@@ -55,7 +57,7 @@ class Calibration:
             where there is none.
         history: the estimates after each frame.
         series: the frames before the verification and their knob settings; None where there are
-            none. The verification was taken at ``applied_knobs_nm``.
+            none. The verification was taken at the setting that tunes by the last of ``history``.
         applied_knobs_nm: (P,) where the knobs were left, nm: at the setting that tunes as far as is
             known; back at zero where refused or where the verification disagrees; None where the
             instrument failed to move and it is not known.
@@ -224,13 +226,11 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
-    odds = 0.0
-    if answer.refinement and fault is None:
-        odds = verification.log_odds_elsewhere(
-            course.observations[-1], verification.expected_state_nm(answer, applied),
-            course.microscope.optics, plan.model, candidates=plan.settings.candidates,
-            length=plan.frames + 1)
-    holds, verdict = _verify(answer, checked, fault, odds, plan.limits)
+    holds, verdict = _verify(answer, checked, fault, plan.limits)
+    if holds and answer.refinement and verification.log_odds_elsewhere(
+            course.observations[-1], verification.tuned_state_nm(answer), course.microscope.optics,
+            plan.model, candidates=plan.settings.candidates, length=plan.frames + 1) > DOUBTED:
+        holds, verdict = False, ELSEWHERE
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:
         if fault is None:
@@ -347,16 +347,10 @@ def knob_limit_nm(order: int) -> float:
     return KNOB_LIMIT_NM.get(int(order), 1e4)
 
 
-def _verify(before: Estimate, after: Estimate, fault: str | None, log_odds: float, limits):
-    """Whether the frame at the applied setting bears the estimate out, and a sentence on it.
-
-    ``log_odds``: that it shows another state, see :mod:`jaxcal.verification`.
-    """
+def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
+    """Whether the answer stays with the frame at the applied setting, and a sentence on it."""
     if fault is not None:
         return False, f"the verification frame cannot be used: {fault}"
-    if log_odds > DOUBTED:
-        return False, ("the verification frame disagrees: it shows another state than the one "
-                       "expected there, take more frames; a knob may not have arrived")
     moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
     sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
     if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):

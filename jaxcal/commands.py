@@ -19,7 +19,7 @@ def run(command, arguments):
     except KeyboardInterrupt:
         console.complain("interrupted; what was written before is complete")
         return 130
-    except Exception as error:
+    except Exception as error:  # the last place before the user: any becomes one line
         return _report(error)
 
 
@@ -88,7 +88,7 @@ def estimate(arguments):
             model = inputs.load_model(arguments.model)
         try:
             answer = _estimate_one(series, model, arguments)
-        except Exception as error:
+        except Exception as error:  # whatever one series leads to, the others are answered
             status = max(status, _report(error, path))
             continue
         from jaxcal import results

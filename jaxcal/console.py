@@ -118,9 +118,9 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, ve
     print(f"{outcome}: {message} ({used}, {estimate.seconds:.1f} s)")
     for number, reason in estimate.rejected_frames:
         print(f"frame {number} set aside: {one_line(reason)}")
-    possible = [mode for mode in estimate.modes if mode.weight > 0.001]
+    possible = [mode for mode in estimate.modes if mode.weight > 0.001]  # the others print as zero
     if len(possible) > 1:
-        weights = ", ".join(f"{100 * mode.weight:.2g} %" for mode in possible)
+        weights = ", ".join(f"{100 * mode.weight:.1f} %" for mode in possible)
         print(f"{len(possible)} states remain possible, with weights {weights}")
     print()
 

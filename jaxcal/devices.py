@@ -17,10 +17,9 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 AXIS = "batch"
 
 
-def mesh(devices=None) -> Mesh:
-    """All devices, of all hosts where None, along one axis."""
-    chosen = jax.devices() if devices is None else list(devices)
-    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+def mesh() -> Mesh:
+    """All devices of all hosts along one axis."""
+    return Mesh(np.array(jax.devices()), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def count() -> int:
@@ -75,9 +74,10 @@ def each(function: Callable, items: Iterable) -> Iterator:
 
 
 def side_by_side(function: Callable, items: Iterable) -> list:
-    """``function(item)`` of every item in threads, one per core, on the device of the caller.
+    """``function(item)`` of every item in threads, on the device of the caller.
 
-    Compiled functions let go of Python; a thread does not know of itself which device was chosen.
+    Compiled functions let go of Python. A thread does not know of itself which device was chosen,
+    nor of the mesh: what is spread over that has to be called in turn.
     """
     device = jax.config.jax_default_device
 

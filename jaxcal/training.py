@@ -8,10 +8,8 @@ the next round needs; a run that was killed ends with the same weights as one th
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -90,12 +88,8 @@ def simulate_round(seed: int, index: int) -> stream.Batch:
         made = _batch(jax.random.fold_in(key, number), stream.BUCKETS[number])
         return jax.tree.map(np.asarray, made)
 
-    costly_first = reversed(range(len(stream.BUCKETS)))
-    if devices.count() > 1:
-        parts = list(map(part, costly_first))
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(part, costly_first))
+    run = map if devices.count() > 1 else devices.side_by_side
+    parts = list(run(part, reversed(range(len(stream.BUCKETS)))))  # the costly ones first
     return jax.tree.map(lambda *a: np.concatenate(a), *reversed(parts))
 
 
@@ -115,8 +109,8 @@ def vae_optimiser(config: Config):
 def vae_loss(weights, graph, key, images):
     """Negative ELBO of images (B, rows, columns), in hundreds of nats, and its parts' means."""
     def part(rows, weights):
-        return vae.elbo_of(rows[0], nnx.merge(graph, weights), rows[1],
-                           jnp.asarray(WEIGHT, images.dtype))
+        noise, images = rows
+        return vae.elbo(noise, nnx.merge(graph, weights), images, jnp.asarray(WEIGHT, images.dtype))
 
     noise = vae.draws(key, nnx.merge(graph, weights), images)
     terms = devices.in_parts(part, (noise, images), weights)

@@ -104,21 +104,16 @@ def distortion(log_power, expected, weight):
     return jnp.sum(weight * (expected + jnp.exp(log_power - expected)), axis=(-2, -1))
 
 
-def elbo(key, vae: Vae, image, weight) -> Elbo:
-    """ELBO of images (..., rows, columns) with one draw of the latents each.
-
-    Source: Kingma & Welling, Auto-encoding variational Bayes, 2014.
-    """
-    return elbo_of(draws(key, vae, image), vae, image, weight)
-
-
 def draws(key, vae: Vae, image):
-    """Standard normal noise (..., latents) for images (..., rows, columns)."""
+    """Standard normal noise (..., latents) for the `elbo` of images (..., rows, columns)."""
     return jax.random.normal(key, (*image.shape[:-2], vae.encoder.shape.latents), image.dtype)
 
 
-def elbo_of(noise, vae: Vae, image, weight) -> Elbo:
-    """The same with the latents' draws in units of their deviation: noise (..., latents)."""
+def elbo(noise, vae: Vae, image, weight) -> Elbo:
+    """ELBO of images (..., rows, columns) with one draw of the latents each, from `draws`.
+
+    Source: Kingma & Welling, Auto-encoding variational Bayes, 2014.
+    """
     mean, log_variance = vae.encoder(image)
     expected = vae.decoder(mean + jnp.exp(0.5 * log_variance) * noise)
     loss = distortion(image, expected, weight)

@@ -19,28 +19,25 @@ ELSEWHERE_NM = {1: 30.0, 2: 200.0}  # standard deviation of where else it might 
 EXACTLY = 1e-3  # of that, where it is expected
 
 
-def expected_state_nm(answer: Estimate, knobs_nm) -> np.ndarray:
-    """State (7,), nm, of STATES at a knob setting (P,), nm, by a refined estimate."""
+def tuned_state_nm(answer: Estimate) -> np.ndarray:
+    """State (7,), nm, of STATES at the setting that tunes, by a refined estimate: the knobs'
+    aberrations are zero there."""
     problem = answer.refinement.problem
     found = unknowns.decode(answer.refinement.solutions[0].point.z, problem)
-    state = np.array([found.state[problem.free.index(name)] for name in STATES])
-    moved = answer.actuator @ np.asarray(knobs_nm, float)
-    for k, name in enumerate(answer.knob_names):
-        if name in STATES:
-            state[STATES.index(name)] += moved[k]
-    return state
+    return np.array([0.0 if name in answer.knob_names else found.state[problem.free.index(name)]
+                     for name in STATES])
 
 
 def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model, *,
-                       candidates: int = estimation.START.candidates, length: int = 1) -> float:
+                       candidates: int, length: int) -> float:
     """Log odds that a frame shows a state about the expected one (7,), nm, rather than that itself.
 
     The frame's likelihood, nuisances and gap integrated out, averaged over ``candidates`` states
-    drawn about the expected one (ELSEWHERE_NM), over that at the expected one. Mostly negative
-    where the frame is what it should be, above 15 where a knob is off by more than 100 nm.
+    drawn about the expected one (ELSEWHERE_NM), over that at the expected one.
 
     Args:
-        seen: usable; length: of the padded experiment, so that the loop's compiled program serves.
+        seen: usable. candidates, length: of the padded experiment, as in the loop's EM, whose
+            compiled program then serves.
     """
     latents = np.asarray(model.encode(estimation.log_images([seen])))
     radius, _ = estimation.camera_of([seen])
@@ -53,5 +50,6 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
         return em.begin(jax.random.key(0), parameters, data._replace(prior_sd=sd), model.map,
                         candidates).log_likelihood
 
+    # the expected state is asked in the same way: one compiled program, which EM has already
     there, here = about(sd), about(EXACTLY * sd)
     return float(jax.nn.logsumexp(there) - jax.nn.logsumexp(here))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import standins
 
-from jaxcal import Microscope, Optics, ReplayMicroscope, SimulatedMicroscope
+from jaxcal import Microscope, Optics, ReplayMicroscope, SimulatedMicroscope, specimen
 from jaxcal.aberrations import NAMES
 from jaxcal.microscopes import camera
 from jaxcal.microscopes.simulated import RESIDUALS_NM, draw_state, random_steps
@@ -189,6 +189,12 @@ def test_camera_pixels_average_what_they_cover():
     line = (np.arange(384) - 192) / 120.0
     # Averages of a straight line are its values at the middles, up to the grid's own steps.
     np.testing.assert_allclose(weights @ line, (edges[1:] + edges[:-1]) / 2, atol=0.5 / 120.0)
+
+
+def test_a_film_is_the_same_on_every_grid():
+    """Its finest detail does not come and go with the defocus that chooses the grid."""
+    limits = [specimen.band_limit(grid.size, grid.radius) for grid in camera.GRIDS]
+    np.testing.assert_allclose(limits, 1.2, rtol=1e-6)
 
 
 def test_states_too_steep_for_any_grid_are_refused():

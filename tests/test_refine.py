@@ -129,7 +129,7 @@ def test_a_stale_frame_is_set_aside_and_named():
     power[3] = made(steps=STEPS[[2, 2]], seed=5)[0].measured.power[0]
     stale = replace(problem, measured=problem.measured._replace(power=tuple(power)))
     found = refine.solve(stale, [z])
-    assert found.unfit == (3,)
+    assert found.unfit == (3,) and not found.with_actuator  # it is not the knobs' fault
     assert found.problem.weights[3] == 0 and np.all(found.problem.weights[:3] > 0)
     error = found.solutions[0].x0_nm - [60, -45, 30]
     assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(found.solutions[0].covariance_nm2)))

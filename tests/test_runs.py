@@ -367,6 +367,22 @@ def test_where_frames_are_left_the_loop_goes_on_after_a_verification_that_disagr
     assert_array_equal(bench.knobs, made.applied_knobs_nm)
 
 
+def test_a_verification_that_shows_another_state_does_not_pass(tune, monkeypatch):
+    """The map of the latents says so; the answer itself did not move."""
+    refinement = SimpleNamespace()
+    monkeypatch.setattr(calibration, "infer", lambda *args, **options: replace(
+        infer(*args, **options), refinement=refinement))
+    monkeypatch.setattr("jaxcal.verification.tuned_state_nm", lambda answer: np.zeros(7))
+    for odds, verdict in ((-3.0, "tuned"), (40.0, "not decided")):
+        monkeypatch.setattr("jaxcal.verification.log_odds_elsewhere",
+                            lambda *_, odds=odds, **__: odds)
+        bench = Bench()
+        made = tune(bench)
+        assert made.verdict == verdict
+        assert ("it shows another state" in made.reason) == (verdict == "not decided")
+    assert_array_equal(bench.knobs, 0.0)
+
+
 def test_many_bad_frames_ask_for_a_better_area(tune):
     bench = Bench()
     shown = iter([FRAMES[0], *[0 * FRAMES[0]] * 3, *FRAMES[1:]])

@@ -52,7 +52,7 @@ def test_elbo_by_hand():
     """The divergence by the formula and by quadrature; the distortion at the very draw."""
     image, weight = images(1), np.random.default_rng(1).uniform(size=(16, 8))
     key = jax.random.key(3)
-    found = vae.elbo(key, NETWORK, image, weight)
+    found = vae.elbo(vae.draws(key, NETWORK, image), NETWORK, image, weight)
     mean, log_variance = (np.asarray(a) for a in encode(image))
     divergence = 0.5 * np.sum(np.exp(log_variance) + mean**2 - 1 - log_variance, axis=1)
     assert_allclose(found.divergence, divergence, rtol=1e-12)
@@ -74,7 +74,8 @@ def test_elbo_by_hand():
 def test_divergence_vanishes_where_the_posterior_is_the_prior():
     graph, weights = nnx.split(NETWORK)
     silent = nnx.merge(graph, jax.tree.map(jnp.zeros_like, weights))
-    terms = vae.elbo(jax.random.key(0), silent, images(2), np.ones((16, 8)))
+    noise = vae.draws(jax.random.key(0), silent, images(2))
+    terms = vae.elbo(noise, silent, images(2), np.ones((16, 8)))
     assert_array_equal(terms.divergence, 0.0)
     assert_allclose(terms.distortion, np.exp(images(2)).sum((1, 2)), rtol=1e-12)
 
@@ -140,7 +141,8 @@ def test_one_trace():
     @jax.jit
     def run(key, image):
         traces.append(None)
-        return vae.elbo(key, NETWORK, image, np.ones((16, 8)))
+        noise = vae.draws(key, NETWORK, image)
+        return vae.elbo(noise, NETWORK, image, np.ones((16, 8)))
 
     for seed in range(3):
         run(jax.random.key(seed), images(seed))
@@ -151,7 +153,8 @@ def test_one_trace():
 def test_types_are_kept(dtype):
     made, image = network(dtype=dtype), images(6, dtype=dtype)
     weight = np.ones((16, 8), dtype)
-    terms = jax.eval_shape(lambda: vae.elbo(jax.random.key(0), made, jnp.asarray(image), weight))
+    noise = vae.draws(jax.random.key(0), made, image)
+    terms = jax.eval_shape(lambda: vae.elbo(noise, made, jnp.asarray(image), weight))
     assert {term.dtype for term in terms} == {np.dtype(dtype)}
     assert {term.shape for term in terms} == {(6,)}
 
@@ -165,7 +168,8 @@ def test_gradient_of_the_elbo_along_a_random_direction():
     @jax.jit
     def walk(t):
         moved = jax.tree.map(lambda w, d: w + t * d, weights, along)
-        terms = vae.elbo(jax.random.key(0), nnx.merge(graph, moved), image, weight)
+        noise = vae.draws(jax.random.key(0), NETWORK, image)
+        terms = vae.elbo(noise, nnx.merge(graph, moved), image, weight)
         return jnp.mean(terms.value)
 
     expected = (walk(1e-6) - walk(-1e-6)) / 2e-6
@@ -191,7 +195,8 @@ def test_training_learns_what_one_number_decides():
     data = jnp.asarray(data, jnp.float32)
 
     def loss(weights, key, batch):
-        terms = vae.elbo(key, nnx.merge(graph, weights), batch, weight.astype(np.float32))
+        whole = nnx.merge(graph, weights)
+        terms = vae.elbo(vae.draws(key, whole, batch), whole, batch, weight.astype(np.float32))
         return -jnp.mean(terms.value)
 
     @jax.jit
