@@ -7,6 +7,7 @@ The pages are made by pdoc from signatures and docstrings; open ``build/api/inde
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import pdoc
@@ -28,7 +29,10 @@ def build(folder: Path) -> None:
     for name in jaxcal.__all__:  # imported on first use, pdoc looks for what is there
         setattr(jaxcal, name, getattr(jaxcal, name))
     pdoc.render.configure(docformat="google", show_source=True)
-    pdoc.pdoc(*MODULES, output_directory=folder)
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder):  # pdoc warns of a package that is installed and also at hand
+        pdoc.pdoc(*MODULES, output_directory=folder)
 
 
 def main(arguments=None) -> None:
