@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, diagnosis, em, identification, verification
+from jaxcal import acquisition, diagnosis, em, identification, refine, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.estimation import (
@@ -142,7 +142,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         microscope: a `jaxcal.Microscope`.
         frames: at most so many, the last verification not counted; two at least.
         tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
-            where None. The loop stops where all knobs are within with CONFIDENCE.
+            where None. The loop stops where all knobs are within with CONFIDENCE, by so many
+            frames (`refine.ACTUATED`) that a knob which does not act as told would be found.
         model, seed, refined, progress: as of `estimate`.
         settings: of EM; START where None.
         run: folder that keeps the run while it goes, see :mod:`jaxcal.runs`; None keeps nothing.
@@ -185,7 +186,11 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
 
 def _explore(course: _Course, plan: _Plan) -> None:
-    """Take frames until the tolerance is reached or the budget is spent."""
+    """Take frames until the tolerance is reached or the budget is spent.
+
+    Refined, it is never reached before `refine.ACTUATED` frames could be used: of fewer, knobs that
+    do not act as told and frames that do not fit are not found, and the widths do not allow for it.
+    """
     key, report = jax.random.key(plan.seed), plan.report
     names, optics = course.microscope.knob_names, course.microscope.optics
     knobs = np.zeros(len(names))
@@ -204,7 +209,8 @@ def _explore(course: _Course, plan: _Plan) -> None:
             continue
         answer = course.estimate(plan, place, fraction)
         course.history.append(answer)
-        if within(answer, plan.limits) and not identification.one_setting(
+        enough = not plan.refined or answer.frames_used >= refine.ACTUATED
+        if enough and within(answer, plan.limits) and not identification.one_setting(
                 np.stack(course.settings_nm)[list(answer.frame_numbers)], names, optics):
             break
 
