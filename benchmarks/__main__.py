@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "e_step")
+BENCHMARKS = ("simulate", "e_step", "train")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 

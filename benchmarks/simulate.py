@@ -1,14 +1,19 @@
-"""Aberrations to log spectra: jaxcal (float32) beside the NumPy reference and beside SciPy's FFT.
+"""Aberrations to log spectra: jaxcal (float32) beside what else one would take.
 
-One spectrum is a partially coherent Ronchigram of a thin film (five focal nodes) and its log power
-spectrum. ``numpy`` is :mod:`jaxcal.reference` (complex128, written to be read), ``scipy`` the same
-sums in complex64 with SciPy's FFT on all cores and prepared tables, closer to what one would write
-for speed without JAX: the basis of chi and the window are prepared beforehand.
-The deviation is the largest difference of a frame's intensity from the reference, over its mean
-in the disc.
+One spectrum is a partially coherent Ronchigram of a thin film (three focal nodes), seen by a camera
+with its MTF, shot and readout noise, and its log power spectrum. ``numpy`` is
+:mod:`jaxcal.reference` (complex128, written to be read). ``scipy`` and ``torch`` are the same sums
+in complex64 with those libraries' FFT on all cores, the basis of chi and the window prepared
+beforehand: what one would write for speed without JAX. ``abtem`` makes the Ronchigram of the same
+phase object with abTEM's `Probe` and diffraction pattern, one for each focal node; its aperture has
+a hard edge, the rest is the same, with a correlation of 0.99. ``ffts alone`` are two transforms for
+each focal node, by the faster of SciPy and PyTorch: the floor. Libraries that are not installed are
+left out, with a message. The deviation is the largest difference of a frame's intensity, before the
+camera, from the reference, over its mean in the disc.
 """
 
 import os
+import sys
 from functools import lru_cache
 
 import jax
@@ -16,47 +21,68 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 
-from benchmarks import timing
-from jaxcal import ronchigram, simulation, specimen, spectra
+from benchmarks import roofline, timing
+from jaxcal import detector, ronchigram, simulation, specimen, spectra
 from jaxcal.aberrations import edge_basis, vector
 from jaxcal.optics import Optics, edge_phases
 from jaxcal.reference import ronchigram as reference
 from jaxcal.reference import spectra as reference_spectra
 
 STATE_NM = {"C10": 90.0, "C12a": 40.0, "C12b": -30.0, "C21a": 200.0, "C30": 2000.0}
+ENERGY_KEV, SEMI_ANGLE_MRAD = 200.0, 20.0
 FOCAL_SPREAD_NM = 4.0
-NODES = 5
+NODES = 3
+CAMERA = detector.Detector(dose=200.0, blur=0.6, readout=2.0)
 
 
 def problem(size: int, radius: float):
     """Edge phases (25,), film (1, N, N) and focal spread (rad) of the case; float64 NumPy."""
-    per_nm = edge_phases(Optics(200.0, 20.0, 20.0 / radius))
-    key = jax.random.key(0)
-    unit = 1 / Optics(200.0, 20.0, 0.2).length_unit_nm
+    optics = Optics(ENERGY_KEV, SEMI_ANGLE_MRAD, SEMI_ANGLE_MRAD / radius)
+    per_nm, key = edge_phases(optics), jax.random.key(0)
     film = specimen.amorphous_phase(
-        jax.random.normal(key, (1, size, size)), simulation.film_spectrum(key, unit), radius)
+        jax.random.normal(key, (1, size, size)),
+        simulation.film_spectrum(key, 1 / optics.length_unit_nm), radius)
     return vector(STATE_NM) * per_nm, np.exp(1j * np.asarray(film)), FOCAL_SPREAD_NM * per_nm[0]
 
 
 def compiled(size: int, radius: float):
-    """The jitted function (phases, film, spread) -> frame (N, N), log spectrum."""
+    """The jitted function (key, phases, film, spread) -> intensity (N, N), log spectrum."""
     disc = spectra.Disc(size // 2, size // 2, radius)
 
     @jax.jit
-    def function(phases, film, spread):
+    def function(key, phases, film, spread):
         nodes = ronchigram.quadrature(spread, 0.0, NODES, 1)
-        frame = ronchigram.ronchigram(phases, film, radius, nodes)
-        return frame, spectra.log_image(spectra.power_spectrum(frame, disc))
+        intensity = ronchigram.ronchigram(phases, film, radius, nodes)
+        frame = detector.expose(key, intensity, CAMERA)
+        return intensity, spectra.log_image(spectra.power_spectrum(frame, disc))
 
     return function
 
 
+def exposed(intensity, fft, random):
+    """Counts (N, N) of an intensity, as `detector.expose` makes them; fft: a module with rfft2."""
+    mtf = np.asarray(transfer(intensity.shape))
+    blurred = np.maximum(fft.irfft2(fft.rfft2(intensity) * mtf, s=intensity.shape), 0)
+    dtype = intensity.dtype
+    shot = np.sqrt(CAMERA.dose * blurred) * random.standard_normal(intensity.shape, dtype)
+    noise = shot + CAMERA.readout * random.standard_normal(intensity.shape, dtype)
+    return CAMERA.dose * blurred + noise
+
+
+@lru_cache(maxsize=4)
+def transfer(shape):
+    """MTF of the camera, float32."""
+    return np.asarray(detector.transfer_function(shape, CAMERA.blur, CAMERA.pixel), np.float32)
+
+
 def with_numpy(phases, film, spread, radius: float):
-    """Frame and log spectrum by the reference."""
+    """Intensity and log spectrum by the reference."""
     size = film.shape[-1]
-    frame = reference.ronchigram(phases, film, radius, reference.quadrature(spread, 0.0, NODES, 1))
+    intensity = reference.ronchigram(
+        phases, film, radius, reference.quadrature(spread, 0.0, NODES, 1))
+    frame = exposed(intensity, np.fft, np.random.default_rng(0))
     power = reference_spectra.power_spectrum(frame, (size // 2, size // 2, radius))
-    return frame, reference_spectra.log_image(power)
+    return intensity, reference_spectra.log_image(power)
 
 
 @lru_cache(maxsize=4)
@@ -73,25 +99,124 @@ def tables(size: int, radius: float):
     return basis, pupil, weight, along_y.astype(np.complex64), along_x.astype(np.complex64)
 
 
-def with_scipy(phases, film, spread, radius: float):
-    """Frame and log spectrum with complex64 and SciPy's FFT."""
-    size, workers = film.shape[-1], os.cpu_count()
-    basis, pupil, inside, along_y, along_x = tables(size, radius)
-    chi = np.tensordot(np.asarray(phases, np.float32), basis, 1)
-    plate = pupil * np.exp(-1j * chi)
-    film = film[0].astype(np.complex64)
-    x, y = (np.fft.ifftshift(line) for line in reference.lines(size, radius))
-    total = np.zeros((size, size), np.float32)
-    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
-        lines = [np.exp(-1j * shift[0] * line**2).astype(np.complex64) for line in (x, y)]
-        wave = scipy.fft.ifft2(plate * lines[0] * lines[1], workers=workers)
-        far = scipy.fft.fft2(wave * film, workers=workers)
-        total += np.float32(weight) * (far.real**2 + far.imag**2)
-    frame = np.fft.fftshift(total)
+def focal_lines(shift, size: int, radius: float):
+    """exp(-i a rho^2) of a focal node as two lines, (1, N) and (N, 1) complex64, in FFT order."""
+    return [np.exp(-1j * shift[0] * np.fft.ifftshift(line) ** 2).astype(np.complex64)
+            for line in reference.lines(size, radius)]
+
+
+def log_spectrum(frame, radius: float):
+    """Log spectrum of counts (N, N) float32, with the prepared tables."""
+    _, _, inside, along_y, along_x = tables(len(frame), radius)
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = np.abs(along_y @ contrast.astype(np.complex64) @ along_x) ** 2
-    power /= (inside**2).sum() * radius**2
-    return frame, reference_spectra.log_image(power)
+    return reference_spectra.log_image(power / ((inside**2).sum() * radius**2))
+
+
+def with_scipy(phases, film, spread, radius: float):
+    """Intensity and log spectrum with complex64 and SciPy's FFT."""
+    size, workers = film.shape[-1], os.cpu_count()
+    basis, pupil, *_ = tables(size, radius)
+    plate = pupil * np.exp(-1j * np.tensordot(np.asarray(phases, np.float32), basis, 1))
+    film = film[0].astype(np.complex64)
+    total = np.zeros((size, size), np.float32)
+    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
+        line_x, line_y = focal_lines(shift, size, radius)
+        wave = scipy.fft.ifft2(plate * line_x * line_y, workers=workers)
+        far = scipy.fft.fft2(wave * film, workers=workers)
+        total += np.float32(weight) * (far.real**2 + far.imag**2)
+    intensity = np.fft.fftshift(total)
+    with scipy.fft.set_workers(workers):
+        frame = exposed(intensity, scipy.fft, np.random.default_rng(0))
+    return intensity, log_spectrum(frame, radius)
+
+
+def with_torch(phases, film, spread, radius: float):
+    """Intensity and log spectrum with complex64 in PyTorch, as tensors."""
+    import torch
+
+    basis, pupil, inside, along_y, along_x = torch_tables(film.shape[-1], radius)
+    size = film.shape[-1]
+    chi = torch.tensordot(torch.tensor(phases, dtype=torch.float32), basis, 1)
+    plate = torch.polar(pupil, -chi)
+    film = torch.tensor(film[0], dtype=torch.complex64)
+    total = torch.zeros(size, size)
+    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
+        line_x, line_y = (torch.from_numpy(line) for line in focal_lines(shift, size, radius))
+        far = torch.fft.fft2(torch.fft.ifft2(plate * line_x * line_y) * film)
+        total += float(weight) * (far.real**2 + far.imag**2)
+    intensity = torch.fft.fftshift(total)
+    mtf = torch.tensor(transfer(intensity.shape))
+    blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=intensity.shape).clip(min=0)
+    frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn(size, size)
+    frame = frame + CAMERA.readout * torch.randn(size, size)
+    contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
+    power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
+    power = power / ((inside**2).sum() * radius**2)
+    return intensity, reference_spectra.log_image(power.numpy())
+
+
+@lru_cache(maxsize=4)
+def torch_tables(size: int, radius: float):
+    """`tables` as tensors; PyTorch on all cores."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in tables(size, radius))
+
+
+def with_abtem(phases, film, spread, radius: float):
+    """Intensity and log spectrum with abTEM's probe, diffraction pattern and focal series."""
+    import abtem
+
+    optics, size = Optics(ENERGY_KEV, SEMI_ANGLE_MRAD, SEMI_ANGLE_MRAD / radius), film.shape[-1]
+    per_nm = edge_phases(optics)
+    extent = 10 * radius * optics.length_unit_nm  # A
+    state = np.asarray(phases) / per_nm * 10  # A
+    a, b, c = state[1], state[2], state[3]
+    aberrations = {"C12": np.hypot(a, b), "phi12": np.arctan2(b, a) / 2, "C21": abs(c),
+                   "phi21": 0.0 if c > 0 else np.pi, "C30": STATE_NM["C30"] * 10}
+    total = 0.0
+    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
+        probe = abtem.Probe(
+            energy=1e3 * ENERGY_KEV, semiangle_cutoff=SEMI_ANGLE_MRAD, extent=extent, gpts=size,
+            soft=False, device="cpu",
+            aberrations=aberrations | {"C10": state[0] + 10 * shift[0] / per_nm[0]})
+        waves = probe.build(scan=(0.0, 0.0), lazy=False)
+        waves.array[...] *= film[0].T.astype(np.complex64)  # abTEM's first axis is x
+        pattern = waves.diffraction_patterns(max_angle="full", fftshift=True)
+        total = total + weight * np.asarray(pattern.array).T
+    intensity = (total / total.sum() * disc_pixels(size, radius)).astype(np.float32)
+    frame = exposed(intensity, scipy.fft, np.random.default_rng(0))
+    return intensity, log_spectrum(frame, radius)
+
+
+def disc_pixels(size: int, radius: float) -> float:
+    """Sum of the intensity over a frame, that of the empty aperture."""
+    return float((reference.amplitude(*reference.lines(size, radius), radius) ** 2).sum())
+
+
+def ffts_alone(size: int):
+    """The functions that do two transforms for each node, by library."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    wave = np.random.default_rng(0).standard_normal((size, size, 2), np.float32)
+    wave = np.ascontiguousarray(wave).view(np.complex64)[..., 0]
+    tensor, workers = torch.from_numpy(wave), os.cpu_count()
+
+    def scipys():
+        for _ in range(NODES):
+            scipy.fft.fft2(scipy.fft.ifft2(wave, workers=workers), workers=workers)
+
+    def torchs():
+        for _ in range(NODES):
+            torch.fft.fft2(torch.fft.ifft2(tensor))
+
+    return scipys, torchs
+
+
+OTHERS = {"numpy": with_numpy, "scipy": with_scipy, "torch": with_torch, "abtem": with_abtem}
 
 
 def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0), (512, 180.0))) -> list[dict]:
@@ -99,16 +224,23 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0), (512, 180.0))
     entries = []
     for size, radius in cases:
         phases, film, spread = problem(size, radius)
-        single = (jnp.asarray(phases, jnp.float32), jnp.asarray(film, jnp.complex64),
-                  jnp.float32(spread))
-        timings = {"jaxcal": timing.measure(
-            compiled(size, radius), *single, repetitions=repetitions)}
-        for name, function in (("numpy", with_numpy), ("scipy", with_scipy)):
-            timings[name] = timing.measure(
-                function, phases, film, spread, radius, repetitions=repetitions)
+        single = (jax.random.key(0), jnp.asarray(phases, jnp.float32),
+                  jnp.asarray(film, jnp.complex64), jnp.float32(spread))
+        function = compiled(size, radius)
+        timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions)}
+        for name, other in OTHERS.items():
+            try:
+                timings[name] = timing.measure(
+                    other, phases, film, spread, radius, repetitions=repetitions)
+            except ImportError:
+                print(f"simulate: {name} is not installed, its row is left out", file=sys.stderr)
+        if "torch" in timings:
+            timings["ffts alone"] = min(
+                (timing.measure(f, repetitions=repetitions) for f in ffts_alone(size)),
+                key=lambda one: one.median)
         ours, theirs = (np.asarray(timings[name].value[0]) for name in ("jaxcal", "numpy"))
         entries.append(timing.entry(
             "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": 1},
             timings, 1, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),
-            repetitions))
+            repetitions, roofline.fraction(function, single, timings["jaxcal"].median)))
     return entries

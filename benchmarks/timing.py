@@ -43,14 +43,16 @@ def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
     return Timing(max(first - median, 0.0), median, lower, upper, value)
 
 
-def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation: float,
-          repetitions: int = REPETITIONS) -> dict:
+def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation,
+          repetitions: int = REPETITIONS, roofline: float | None = None) -> dict:
     """One entry of the results: what was timed, on how many items, and how far the values differ.
 
     Args:
         timings: implementation -> :class:`Timing`, "jaxcal" among them.
         items: how many of ``unit`` one call does.
-        deviation: of jaxcal's values from the slowest baseline's, relative; the module says how.
+        deviation: of jaxcal's values from the slowest baseline's, relative; the module says how;
+            None where no baseline is installed.
+        roofline: share of the machine's limit reached, see :mod:`benchmarks.roofline`.
     """
     return {
         "benchmark": benchmark,
@@ -61,8 +63,8 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
         "per_second": {name: items / t.median for name, t in timings.items()},
         "unit": unit,
         "repetitions": repetitions,
-        "deviation": float(deviation),
-        "roofline_fraction": None,  # not measured
+        "deviation": None if deviation is None else float(deviation),
+        "roofline_fraction": roofline,
         "peak_memory_mb": peak_memory_mb(),
     }
 
@@ -85,7 +87,7 @@ def table(entries) -> str:
         for name, seconds in one["seconds"].items():
             rate = f"{one['per_second'][name]:.3g} {one['unit']}"
             ratio = seconds / one["seconds"]["jaxcal"]
-            last = f"{one['deviation']:.1e}" if name == "jaxcal" else ""
+            last = _figure(one["deviation"], ".1e") if name == "jaxcal" else ""
             lines.append(f"{one['benchmark']:10} {case:40} {name:14} {1e3 * seconds:7.1f} ms "
                          f"{rate:>18} {ratio:11.2f}  {last}")
         lines.append(f"{'':10} {'':40} (jaxcal compiles in {one['compile_seconds']:.1f} s)")
@@ -103,6 +105,12 @@ def markdown(entries) -> str:
                          f"{one['per_second'][name]:.3g} {one['unit']}",
                          f"{seconds / one['seconds']['jaxcal']:.1f}",
                          f"{one['compile_seconds']:.1f}" if own else "",
-                         f"{one['deviation']:.0e}" if own else ""))
-    header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation")
+                         _figure(one["deviation"], ".0e") if own else "",
+                         _figure(one["roofline_fraction"], ".0%") if own else ""))
+    header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation",
+              "of the limit")
     return "\n\n".join((provenance.markdown(header, rows), provenance.source(entries[0])))
+
+
+def _figure(value, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -17,6 +17,7 @@ from jaxcal import (
     calibration,
     em,
     estimation,
+    refine,
     spectra,
     unknowns,
 )
@@ -408,6 +409,38 @@ def test_within_is_the_joint_probability():
     edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(calibration.CONFIDENCE))
     assert calibration.within(at(0.95 * edge), np.ones(2))
     assert not calibration.within(at(1.05 * edge), np.ones(2))
+
+
+class Sure:
+    """A course whose every estimate is certain, of all frames so far."""
+
+    def __init__(self):
+        self.microscope = SimpleNamespace(knob_names=("C10",), optics=OPTICS)
+        self.frames, self.settings_nm, self.observations, self.history = [], [], [], []
+
+    def look(self, knobs_nm):
+        self.frames.append(knobs_nm)
+        self.settings_nm.append(np.asarray(knobs_nm, float))
+        self.observations.append(SimpleNamespace(fault=None))
+
+    def estimate(self, plan, place, fraction):
+        count = len(self.frames)
+        return SimpleNamespace(
+            tuned_covariance_nm2=np.full((1, 1), 1e-6), modes=(SimpleNamespace(weight=1.0),),
+            refinement=plan.refined, converged=True, frames_used=count,
+            frame_numbers=tuple(range(count)))
+
+
+@pytest.mark.parametrize(("refined", "budget", "taken"), [
+    (True, 10, refine.ACTUATED), (True, 3, 3), (False, 10, 2)])  # fmt: skip
+def test_a_refined_loop_goes_on_until_wrong_knobs_would_be_found(
+        monkeypatch, refined, budget, taken):
+    course = Sure()
+    monkeypatch.setattr(calibration, "next_step", lambda *_: np.array([10.0 * len(course.frames)]))
+    calibration._explore(course, SimpleNamespace(
+        frames=budget, limits=np.ones(1), largest=np.ones(1), model=None, seed=0, refined=refined,
+        report=lambda *_: None))
+    assert len(course.frames) == len(course.history) == taken
 
 
 # The refinement

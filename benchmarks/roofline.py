@@ -1,0 +1,39 @@
+"""The machine's limit: how fast it multiplies matrices and copies memory, measured.
+
+A compiled function needs at least max(FLOP / rate of a large matrix product, bytes / rate of a
+copy) seconds. FLOP and bytes are XLA's own estimate for the compiled program. That counts the body
+of a loop once and what library calls do (FFT, LAPACK) not at all on some platforms: where the
+estimate is missing there is no fraction.
+"""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import timing
+
+SIZE = 2048  # side of the matrices
+COPIED = 2**26  # floats, far more than a cache holds
+
+
+@lru_cache(maxsize=2)
+def rates() -> tuple[float, float]:
+    """FLOP/s of a float32 matrix product and bytes/s of a copy (read and write both counted)."""
+    matrix = jnp.ones((SIZE, SIZE), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    flops = 2 * SIZE**3 / timing.measure(product, matrix, repetitions=10).median
+    line = jnp.zeros(COPIED, jnp.float32)
+    copied = timing.measure(jax.jit(lambda a: a + 1), line, repetitions=10)
+    return flops, 2 * line.nbytes / copied.median
+
+
+def fraction(function, arguments, seconds: float) -> float | None:
+    """Share of the machine's limit that a jitted function of ``arguments`` reaches in ``seconds``;
+    None where XLA does not say what it does."""
+    cost = function.lower(*arguments).compile().cost_analysis() or {}
+    flops, traffic = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
+    if not flops > 0 or not traffic > 0:
+        return None
+    rate, bandwidth = rates()
+    return max(flops / rate, traffic / bandwidth) / seconds
