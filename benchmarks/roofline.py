@@ -6,7 +6,7 @@ of a loop once and what library calls do (FFT, LAPACK) not at all on some platfo
 estimate is missing there is no fraction.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ SIZE = 2048  # side of the matrices
 COPIED = 2**26  # floats, far more than a cache holds
 
 
-@lru_cache(maxsize=2)
+@cache
 def rates() -> tuple[float, float]:
     """FLOP/s of a float32 matrix product and bytes/s of a copy (read and write both counted)."""
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)

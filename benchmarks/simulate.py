@@ -23,7 +23,7 @@ import scipy.fft
 
 from benchmarks import roofline, timing
 from jaxcal import detector, ronchigram, simulation, specimen, spectra
-from jaxcal.aberrations import edge_basis, vector
+from jaxcal.aberrations import dictionary, edge_basis, vector
 from jaxcal.optics import Optics, edge_phases
 from jaxcal.reference import ronchigram as reference
 from jaxcal.reference import spectra as reference_spectra
@@ -61,7 +61,7 @@ def compiled(size: int, radius: float):
 
 def exposed(intensity, fft, random):
     """Counts (N, N) of an intensity, as `detector.expose` makes them; fft: a module with rfft2."""
-    mtf = np.asarray(transfer(intensity.shape))
+    mtf = transfer(intensity.shape)
     blurred = np.maximum(fft.irfft2(fft.rfft2(intensity) * mtf, s=intensity.shape), 0)
     dtype = intensity.dtype
     shot = np.sqrt(CAMERA.dose * blurred) * random.standard_normal(intensity.shape, dtype)
@@ -172,16 +172,16 @@ def with_abtem(phases, film, spread, radius: float):
     optics, size = Optics(ENERGY_KEV, SEMI_ANGLE_MRAD, SEMI_ANGLE_MRAD / radius), film.shape[-1]
     per_nm = edge_phases(optics)
     extent = 10 * radius * optics.length_unit_nm  # A
-    state = np.asarray(phases) / per_nm * 10  # A
-    a, b, c = state[1], state[2], state[3]
-    aberrations = {"C12": np.hypot(a, b), "phi12": np.arctan2(b, a) / 2, "C21": abs(c),
-                   "phi21": 0.0 if c > 0 else np.pi, "C30": STATE_NM["C30"] * 10}
+    state = dictionary(10 * np.asarray(phases) / per_nm)  # A
+    a, b = state["C12a"], state["C12b"]
+    aberrations = {"C12": np.hypot(a, b), "phi12": np.arctan2(b, a) / 2, "C21": state["C21a"],
+                   "C30": state["C30"]}
     total = 0.0
     for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
         probe = abtem.Probe(
             energy=1e3 * ENERGY_KEV, semiangle_cutoff=SEMI_ANGLE_MRAD, extent=extent, gpts=size,
             soft=False, device="cpu",
-            aberrations=aberrations | {"C10": state[0] + 10 * shift[0] / per_nm[0]})
+            aberrations=aberrations | {"C10": state["C10"] + 10 * shift[0] / per_nm[0]})
         waves = probe.build(scan=(0.0, 0.0), lazy=False)
         waves.array[...] *= film[0].T.astype(np.complex64)  # abTEM's first axis is x
         pattern = waves.diffraction_patterns(max_angle="full", fftshift=True)

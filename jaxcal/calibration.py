@@ -189,7 +189,7 @@ def _explore(course: _Course, plan: _Plan) -> None:
     """Take frames until the tolerance is reached or the budget is spent.
 
     Refined, it is never reached before `refine.ACTUATED` frames could be used: of fewer, knobs that
-    do not act as told and frames that do not fit are not found, and the widths do not allow for it.
+    do not act as told are not found, and the widths do not allow for them.
     """
     key, report = jax.random.key(plan.seed), plan.report
     names, optics = course.microscope.knob_names, course.microscope.optics

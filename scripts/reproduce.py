@@ -77,7 +77,7 @@ STEPS = {
     "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "16", minutes=8,
                                       lines=True, json_name="closed_loop_latents"),
     "faults": _benchmark("faults", "--runs", "12", minutes=20, lines=True),
-    "verification": _benchmark("verification", minutes=8, lines=True),
+    "verification": _benchmark("verification", minutes=2, lines=True),
     "steps": _benchmark("steps", "--runs", "6", minutes=10, lines=True),
     "bound": _benchmark("bound", "--cases", "20", minutes=15),
     "broken_symmetry": _benchmark("broken_symmetry", minutes=15, lines=True),

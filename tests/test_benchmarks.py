@@ -390,7 +390,7 @@ def test_steps_table_holds_the_medians(document):
 
 
 def test_verification_counts_what_is_doubted_by_error(monkeypatch):
-    """The log odds as large as the error of C10 less the threshold of one frame in between."""
+    """One frame of two above the threshold is half; one that cannot be used does not count."""
     def odds(seen, state_nm, optics, model, **_):
         np.testing.assert_array_equal(state_nm, 0.0)
         return seen.odds
