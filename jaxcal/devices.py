@@ -87,3 +87,18 @@ def side_by_side(function: Callable, items: Iterable) -> list:
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(on, items))
+
+
+def aside(function: Callable) -> Callable:
+    """Start ``function()`` in a thread, on the device of the caller; what is returned waits for its
+    result. XLA compiles without holding Python, so that the caller's work goes on meanwhile."""
+    device = jax.config.jax_default_device
+
+    def run():
+        with jax.default_device(device):
+            return function()
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(run)
+    pool.shutdown(wait=False)
+    return future.result

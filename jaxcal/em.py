@@ -240,28 +240,44 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
     ), effective_number(log_weights)
 
 
-@partial(jax.jit, static_argnames=("map_", "settings"))
+@partial(jax.jit, static_argnames="map_")
+def scores(positions, parameters, experiment, map_):
+    """`score_all`, compiled."""
+    return score_all(positions, parameters, experiment, map_)
+
+
+@partial(jax.jit, static_argnames="map_")
+def walk(keys, candidates: Candidates, parameters, experiment, map_):
+    """A Metropolis move of every candidate for each of the keys (M,); the fraction accepted."""
+    candidates, accepted = jax.lax.scan(
+        lambda c, key: move(key, c, parameters, experiment, map_), candidates, keys)
+    return candidates, jnp.mean(accepted)
+
+
+@partial(jax.jit, static_argnames="effective")
+def raise_temperature(key, candidates: Candidates, effective: float):
+    """Candidates at the next temperature, resampled; the effective number before."""
+    temperature = next_temperature(candidates.temperature, candidates.log_likelihood, effective)
+    log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
+    candidates, number = reweigh(key, candidates, log_weights)
+    return candidates._replace(temperature=temperature), number
+
+
 def temper(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """One step towards the posterior: raise the temperature, reweigh, resample, move."""
     key, resample_key = jax.random.split(key)
-    temperature = next_temperature(
-        candidates.temperature, candidates.log_likelihood, settings.effective)
-    log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
     failed = jnp.sum(~jnp.isfinite(candidates.log_likelihood))
-    candidates, effective = reweigh(resample_key, candidates, log_weights)
-    candidates = candidates._replace(temperature=temperature)
-    candidates, accepted = jax.lax.scan(
-        lambda c, k: move(k, c, parameters, experiment, map_), candidates,
-        jax.random.split(key, settings.moves))
-    return candidates, StepInfo(effective, jnp.mean(accepted), failed)
+    candidates, effective = raise_temperature(resample_key, candidates, settings.effective)
+    keys = jax.random.split(key, settings.moves)
+    candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
+    return candidates, StepInfo(effective, accepted, failed)
 
 
-@partial(jax.jit, static_argnames=("map_", "count"))
 def begin(key, parameters, experiment, map_, count: int) -> Candidates:
     """Candidates from the prior, at temperature 0."""
     positions = draw(key, experiment, count)
     zero = jnp.zeros((), positions.dtype)
-    return Candidates(positions, score_all(positions, parameters, experiment, map_), zero, zero)
+    return Candidates(positions, scores(positions, parameters, experiment, map_), zero, zero)
 
 
 def objective(parameters, positions, experiment, map_):
@@ -276,48 +292,47 @@ def objective(parameters, positions, experiment, map_):
 def maximise(candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """M-step: parameters that raise the expected log likelihood, and the evidence's rise.
 
-    Adam's best iterate over a fixed subset of the candidates. By Jensen's inequality the log of
-    the mean likelihood ratio over the subset, returned as the rise, is at least the rise of the
-    expectation, which is not negative.
+    Adam's best iterate over a fixed subset of the candidates, the start among them. By Jensen's
+    inequality the log of the mean likelihood ratio over the subset, returned as the rise, is at
+    least the rise of the expectation, which is not negative.
     """
     stride = max(1, candidates.positions.shape[0] // settings.climbing)
     positions = candidates.positions[::stride]
     climb = optax.adam(0.1)
     value = jax.value_and_grad(
         lambda p: objective(p, positions, experiment, map_), has_aux=True)
-    (start, (old_likelihood, old_prior)), _ = value(parameters)
 
     def step(carry, _):
-        parameters, state, best, best_value = carry
-        (now, _), gradient = value(parameters)
-        better = now > best_value
-        best = jax.tree.map(lambda n, b: jnp.where(better, n, b), parameters, best)
+        parameters, state = carry
+        (now, (likelihood, prior)), gradient = value(parameters)
         gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0.0), gradient)
         update, state = climb.update(gradient, state)
-        return (optax.apply_updates(parameters, update), state, best,
-                jnp.maximum(now, best_value)), None
+        return ((optax.apply_updates(parameters, update), state),
+                (parameters, now, likelihood, prior))
 
-    carry = (parameters, climb.init(parameters), parameters, start)
-    (_, _, best, _), _ = jax.lax.scan(step, carry, None, length=settings.climbs)
-    _, (likelihood, prior) = objective(best, positions, experiment, map_)
-    ratio = jax.nn.logsumexp(likelihood - old_likelihood) - math.log(len(positions))
-    return best, ratio + prior - old_prior
+    _, (tried, values, likelihoods, priors) = jax.lax.scan(
+        step, (parameters, climb.init(parameters)), None, length=settings.climbs)
+    best = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
+    ratio = jax.nn.logsumexp(likelihoods[best] - likelihoods[0]) - math.log(len(positions))
+    return jax.tree.map(lambda leaf: leaf[best], tried), ratio + priors[best] - priors[0]
 
 
-@partial(jax.jit, static_argnames=("map_", "settings"))
+_reweigh = jax.jit(reweigh)
+
+
 def renew(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """E-step after the parameters or the data changed: reweigh the posterior's candidates, move."""
     key, resample_key = jax.random.split(key)
-    likelihood = score_all(candidates.positions, parameters, experiment, map_)
+    likelihood = scores(candidates.positions, parameters, experiment, map_)
     log_weights = likelihood - candidates.log_likelihood
     evidence = candidates.log_evidence
-    candidates = candidates._replace(log_likelihood=likelihood)
-    candidates, effective = reweigh(resample_key, candidates, log_weights)
-    candidates = candidates._replace(log_evidence=evidence)
-    candidates, accepted = jax.lax.scan(
-        lambda c, k: move(k, c, parameters, experiment, map_), candidates,
-        jax.random.split(key, 2 * settings.moves))
-    return candidates, StepInfo(effective, jnp.mean(accepted), jnp.sum(~jnp.isfinite(likelihood)))
+    candidates, effective = _reweigh(
+        resample_key, candidates._replace(log_likelihood=likelihood), log_weights)
+    candidates, fractions = candidates._replace(log_evidence=evidence), []
+    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):
+        candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
+        fractions.append(accepted)
+    return candidates, StepInfo(effective, sum(fractions) / 2, jnp.sum(~jnp.isfinite(likelihood)))
 
 
 def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:

@@ -12,7 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aperture, em, identification, modes, refine, spectra, stream, tiles, unknowns
+from jaxcal import (
+    aperture,
+    devices,
+    em,
+    identification,
+    modes,
+    refine,
+    spectra,
+    stream,
+    tiles,
+    unknowns,
+)
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.optics import Optics, edge_waves
@@ -259,15 +270,19 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     optics = measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
     goes_on = refined and not published
-    if goes_on:
+
+    def posed():
         spectra_ = measured(usable, series, good)
         problem = unknowns.problem(spectra_, series.knob_names, optics, radius)
-        if actuator:
-            problem = unknowns.with_actuator(problem)
+        refine.prepare(problem, several=len(series) <= MORE_STARTS)
+        return unknowns.with_actuator(problem) if actuator else problem
+
+    problem_of = devices.aside(posed) if goes_on else None  # while EM runs
     if goes_on and before is not None and before.refinement is not None:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
                          spectra=images, rejected_frames=tuple(rejected))
+        problem = problem_of()
         starts = refine.resume(problem, before.refinement)
     else:
         share = 0.5 if goes_on else 1.0
@@ -278,8 +293,10 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             settings or (START if goes_on else em.DEFAULT), progress=lambda told, fraction:
             report(told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
-        starts = goes_on and [
-            unknowns.start(problem, STATES, state) for state in _starts(result, data, series)]
+        if goes_on:
+            problem = problem_of()
+            starts = [unknowns.start(problem, STATES, state)
+                      for state in _starts(result, data, series)]
     if goes_on:
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))

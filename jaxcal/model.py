@@ -165,8 +165,9 @@ def _load(path, modified):
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         architecture = vae.Architecture(**json.loads(header["architecture"]))
-        network = map_network(architecture.latents, int(header["map_hidden"]))
-        autoencoder = vae.Vae(architecture, rngs=nnx.Rngs(0))
+        network = nnx.eval_shape(  # no weights are drawn only to be overwritten
+            lambda: map_network(architecture.latents, int(header["map_hidden"])))
+        autoencoder = nnx.eval_shape(lambda: vae.Vae(architecture, rngs=nnx.Rngs(0)))
         size, count = architecture.latents, len(stream.NUISANCES)
         shapes = {"latent_sd": (size,), "nuisance_mean": (count,),
                   "nuisance_factor": (count, count)}

@@ -115,6 +115,16 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
     return totals
 
 
+def prepare(problem: Problem, several: bool) -> None:
+    """Compile what `solve` evaluates, by a look at the first frame; ``several``: for more than one
+    start, which are compared on the lower frequencies first."""
+    places = tuple(aberrations.indices(problem.free).tolist())
+    for part in (problem, glimpse(problem)) if several else (problem,):
+        phases, physics, _ = frames_of(np.zeros(part.active.size), part)
+        frame_terms(np.float32(phases[0]), physics[0], part.measured.power[0], places,
+                    part.layouts)
+
+
 def evaluate(z, problem: Problem) -> Point:
     """The log posterior at z, with what Fisher scoring needs.
 

@@ -393,7 +393,7 @@ def test_a_broken_promise_is_told_by_the_exit_status(tmp_path, stubs, capsys, mo
         "--counts", "5", "--lines", str(tmp_path / "lines.jsonl"), "--json",
         str(tmp_path / "out.json"), "--figure", str(tmp_path / "figure.svg"), "--document",
         str(page)]) == 1
-    assert "**not kept**" in capsys.readouterr().out
+    assert "**0 of 2**" in capsys.readouterr().out
 
 
 def test_methods_and_knobs_that_there_are_not_are_refused(capsys):

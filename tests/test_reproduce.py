@@ -51,6 +51,10 @@ def test_every_table_and_figure_of_the_documentation_is_made_by_a_step():
     assert shown and shown <= drawn
 
 
+def test_everything_is_meant_to_take_less_than_three_hours():
+    assert sum(step.minutes for step in reproduce.STEPS.values()) < 180
+
+
 def test_outputs_go_to_the_folder_or_to_their_places(tmp_path):
     step = reproduce.STEPS["closed_loop"]
     arguments = reproduce.command(step, tmp_path)
