@@ -143,11 +143,11 @@ def _variances(variance, along, normals, chirp):
             base * (1 + extra_y) + variance * (yy**2 + xy**2))
 
 
-def _bent(phases, places, x, y, other_x, other_y):
-    """Change of a side band's frequency across the window: difference of two Hessians / 2 pi."""
-    here = aberrations.edge_hessian(x, y, places)
-    there = aberrations.edge_hessian(other_x, other_y, places)
-    return [(h - t) @ phases / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
+def _bent(phases, places, x, y):
+    """Change of a side band's frequency across the window: difference of the Hessians at two places
+    (2, N) / 2 pi."""
+    return [(here - there) @ phases / (2 * jnp.pi)
+            for here, there in aberrations.edge_hessian(x, y, places)]
 
 
 def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band:
@@ -161,10 +161,10 @@ def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band
     x, y = x + shift * unit_x, y + shift * unit_y
     share, back, narrow, nx, ny = _cut(x - sign * qx, y - sign * qy, variance)
     x, y = x + back * nx, y + back * ny
-    here = aberrations.edge_gradient(x, y, places)
-    there = aberrations.edge_gradient(x - sign * qx, y - sign * qy, places)
-    place = [sign * (h - t) / (2 * jnp.pi) for h, t in zip(here, there, strict=True)]
-    chirp = _bent(phases, places, x, y, x - sign * qx, y - sign * qy)
+    beams = jnp.stack([x, x - sign * qx]), jnp.stack([y, y - sign * qy])
+    place = [sign * (here - there) / (2 * jnp.pi)
+             for here, there in aberrations.edge_gradient(*beams, places)]
+    chirp = _bent(phases, places, *beams)
     spread = _variances(variance, (factor, unit_x, unit_y), [(narrow, nx, ny)], chirp)
     return Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 share)
@@ -181,14 +181,14 @@ def interference(phases, places, focal_spread, centre, width, points):
     x, y = x + shift * unit_x, y + shift * unit_y
     cuts = [_cut(x - sign * qx, y - sign * qy, variance) for sign in (1, -1)]
     x, y = (v + sum(cut[1] * cut[k] for cut in cuts) for v, k in ((x, 3), (y, 4)))
-    before, here, after = (
-        aberrations.edge_gradient(x + k * qx, y + k * qy, places) for k in (-1, 0, 1))
-    far, near, middle = (aberrations.edge_basis(x + k * qx, y + k * qy, places) for k in (1, -1, 0))
+    beams = x + np.array([[-1], [0], [1]]) * qx, y + np.array([[-1], [0], [1]]) * qy
+    near, middle, far = aberrations.edge_basis(*beams, places)
     relative = far + near - 2 * middle
     turn = 1 / (2 * jnp.pi)
-    place = [0.5 * turn * (a - b) for a, b in zip(after, before, strict=True)]
-    apart = [turn * (a + b - 2 * h) for a, b, h in zip(after, before, here, strict=True)]
-    chirp = [0.5 * b for b in _bent(phases, places, x + qx, y + qy, x - qx, y - qy)]
+    slopes = aberrations.edge_gradient(*beams, places)
+    place = [0.5 * turn * (after - before) for before, _, after in slopes]
+    apart = [turn * (after + before - 2 * here) for before, here, after in slopes]
+    chirp = [0.5 * bend for bend in _bent(phases, places, *(beam[::-2] for beam in beams))]
     spread = _variances(variance, (factor, unit_x, unit_y), [cut[2:] for cut in cuts], chirp)
     band = Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 cuts[0][0] * cuts[1][0])
