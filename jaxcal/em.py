@@ -138,6 +138,7 @@ def score(candidate, parameters: Parameters, experiment: Experiment, map_: Map):
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
+@partial(jax.jit, static_argnames=("map_", "block"))
 def score_all(positions, parameters, experiment, map_, block: int = 512):
     """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory."""
     def part(positions, parameters, experiment):
@@ -229,6 +230,7 @@ def move(key, candidates: Candidates, parameters, experiment, map_):
     ), jnp.mean(accept)
 
 
+@jax.jit
 def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.Array]:
     """Resample by log weights (N,); their mean joins the evidence. Also the effective number."""
     weights = jnp.exp(log_weights - jnp.max(log_weights))
@@ -238,12 +240,6 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
         log_likelihood=candidates.log_likelihood[chosen],
         log_evidence=candidates.log_evidence + jnp.max(log_weights) + jnp.log(jnp.mean(weights)),
     ), effective_number(log_weights)
-
-
-@partial(jax.jit, static_argnames="map_")
-def scores(positions, parameters, experiment, map_):
-    """`score_all`, compiled."""
-    return score_all(positions, parameters, experiment, map_)
 
 
 @partial(jax.jit, static_argnames="map_")
@@ -277,7 +273,7 @@ def begin(key, parameters, experiment, map_, count: int) -> Candidates:
     """Candidates from the prior, at temperature 0."""
     positions = draw(key, experiment, count)
     zero = jnp.zeros((), positions.dtype)
-    return Candidates(positions, scores(positions, parameters, experiment, map_), zero, zero)
+    return Candidates(positions, score_all(positions, parameters, experiment, map_), zero, zero)
 
 
 def objective(parameters, positions, experiment, map_):
@@ -317,19 +313,16 @@ def maximise(candidates: Candidates, parameters, experiment, map_, settings: Set
     return jax.tree.map(lambda leaf: leaf[best], tried), ratio + priors[best] - priors[0]
 
 
-_reweigh = jax.jit(reweigh)
-
-
 def renew(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """E-step after the parameters or the data changed: reweigh the posterior's candidates, move."""
     key, resample_key = jax.random.split(key)
-    likelihood = scores(candidates.positions, parameters, experiment, map_)
+    likelihood = score_all(candidates.positions, parameters, experiment, map_)
     log_weights = likelihood - candidates.log_likelihood
     evidence = candidates.log_evidence
-    candidates, effective = _reweigh(
+    candidates, effective = reweigh(
         resample_key, candidates._replace(log_likelihood=likelihood), log_weights)
     candidates, fractions = candidates._replace(log_evidence=evidence), []
-    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):
+    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):  # as long as `temper`'s
         candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
         fractions.append(accepted)
     return candidates, StepInfo(effective, sum(fractions) / 2, jnp.sum(~jnp.isfinite(likelihood)))

@@ -272,20 +272,24 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     goes_on = refined and not published
 
     def posed():
-        spectra_ = measured(usable, series, good)
-        problem = unknowns.problem(spectra_, series.knob_names, optics, radius)
-        refine.prepare(problem, several=len(series) <= MORE_STARTS)
+        problem = unknowns.problem(
+            measured(usable, series, good), series.knob_names, optics, radius)
         return unknowns.with_actuator(problem) if actuator else problem
 
-    problem_of = devices.aside(posed) if goes_on else None  # while EM runs
+    def prepared():
+        problem = posed()
+        refine.prepare(problem, several=MORE_STARTS // len(series) > 0)  # `_starts`
+        return problem
+
     if goes_on and before is not None and before.refinement is not None:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
                          spectra=images, rejected_frames=tuple(rejected))
-        problem = problem_of()
+        problem = posed()
         starts = refine.resume(problem, before.refinement)
     else:
         share = 0.5 if goes_on else 1.0
+        coming = devices.aside(prepared) if goes_on else None  # while EM runs
         data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                           actuator=actuator, length=length)
         result = em.run(
@@ -294,7 +298,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             report(told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
         if goes_on:
-            problem = problem_of()
+            problem = coming()
             starts = [unknowns.start(problem, STATES, state)
                       for state in _starts(result, data, series)]
     if goes_on:

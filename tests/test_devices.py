@@ -118,3 +118,12 @@ def test_threads_keep_the_device_of_the_caller():
     with jax.default_device(chosen):
         seen = devices.side_by_side(lambda _: jax.config.jax_default_device, range(3))
     assert seen == [chosen] * 3
+
+
+def test_what_runs_aside_is_waited_for_and_keeps_the_device():
+    chosen = jax.devices()[0]
+    with jax.default_device(chosen):
+        result = devices.aside(lambda: jax.config.jax_default_device)
+    assert result() == chosen
+    with pytest.raises(ValueError, match="invalid literal"):
+        devices.aside(lambda: int("no number"))()

@@ -76,6 +76,15 @@ def test_the_truth_is_found_within_the_width(series, found):
     assert_array_equal(best.tuned_covariance_nm2, best.covariance_nm2)
 
 
+def test_what_is_prepared_is_what_the_climb_evaluates(series):
+    problem, z = series
+    refine.prepare(problem, several=True)
+    compiled = refine.frame_terms._cache_size()
+    refine.evaluate(z, problem)
+    refine.evaluate(z, unknowns.glimpse(problem))
+    assert refine.frame_terms._cache_size() == compiled
+
+
 def test_the_end_is_a_top(found):
     """Newton's step from there is a small part of the width."""
     point, active = found.solutions[0].point, np.flatnonzero(found.problem.active)
