@@ -173,7 +173,7 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
             raise KeyboardInterrupt
         return made(microscope.truth_nm, 3.0 if seed == 0 else 6.0)
 
-    monkeypatch.setattr(jaxcal, "calibrate", calibrate)
+    monkeypatch.setitem(vars(jaxcal), "calibrate", calibrate)
     monkeypatch.setattr(closed_loop.models, "load", lambda path: None)
     options = closed_loop_options(tmp_path, document, 3)
     with pytest.raises(KeyboardInterrupt):
@@ -304,7 +304,7 @@ def test_overview_draws(tmp_path, monkeypatch):
     candidates = SimpleNamespace(positions=np.random.default_rng(0).normal(0, 50, (64, 8)))
     for number, estimate in enumerate(run.history):
         estimate.posterior = (SimpleNamespace(candidates=candidates), number)
-    monkeypatch.setattr(jaxcal, "calibrate", lambda *_, **__: run)
+    monkeypatch.setitem(vars(jaxcal), "calibrate", lambda *_, **__: run)
     monkeypatch.setattr(drawing, "observe", lambda frame, optics: (
         spectra.Disc(48.0, 48.0, 40.0), np.random.default_rng(0).standard_normal((128, 64))))
     figures.loop.overview(None, tmp_path / "overview.png")

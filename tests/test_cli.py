@@ -59,7 +59,7 @@ def calls(monkeypatch):
         ("model", SimpleNamespace(load=load)),
     ):
         monkeypatch.setitem(sys.modules, f"jaxcal.{name}", stub)
-        monkeypatch.setattr(jaxcal, name, stub, raising=False)
+        monkeypatch.setitem(vars(jaxcal), name, stub)
     return made
 
 
@@ -366,7 +366,7 @@ def test_train_hands_over_what_was_given(tmp_path, capsys, monkeypatch):
 
     stub = SimpleNamespace(Config=lambda **options: options, train=train)
     monkeypatch.setitem(sys.modules, "jaxcal.training", stub)
-    monkeypatch.setattr(jaxcal, "training", stub, raising=False)
+    monkeypatch.setitem(vars(jaxcal), "training", stub)
     assert run("train", tmp_path / "run", "--vae-rounds", 3, "--seed", 5) == 0
     assert asked == [({"seed": 5, "vae_rounds": 3}, tmp_path / "run")]
     assert "--model " in capsys.readouterr().out

@@ -27,7 +27,7 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
         series=SimpleNamespace(optics="optics"))
     asked = {}
     monkeypatch.setattr("jaxcal.conformance.check", lambda bench: f"asked {bench is microscope}")
-    monkeypatch.setattr(calibration, "calibrate",
+    monkeypatch.setitem(vars(jaxcal), "calibrate",
                         lambda bench, **options: asked.update(options) or made)
     monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm: [walk_nm])
     monkeypatch.setattr(tracking, "wait", lambda state, seconds: [*state, seconds])
