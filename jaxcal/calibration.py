@@ -294,22 +294,25 @@ def _bring_back(course: _Course):
 
 def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
     """What to do where the answer is "not decided", beyond what its message says. Where frames
-    disagree, it is asked how the knobs really act."""
+    disagree or the knobs do not act as told, it is asked how they really act."""
     told, frames = [], len(course.frames)
     many = 3 * len(answer.rejected_frames) > frames
     if many:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")
     good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
-    if plan.refined and (disagrees or many) and len(good) >= DIAGNOSED:
+    odd = answer.refinement is not None and answer.refinement.with_actuator
+    if plan.refined and (disagrees or many or odd) and len(good) >= DIAGNOSED:
         names, optics = answer.knob_names, course.microscope.optics
         alone = []
         for k in good:
             plan.report(f"what is wrong: frame {k + 1} alone", 1.0)
             alone.append(diagnosis.state_of(course.observations[k], names, optics, plan.model))
         states, sd = zip(*alone, strict=True)
+        knobs = np.stack(course.settings_nm)
+        before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])
         told += diagnosis.response(
-            states, sd, np.stack(course.settings_nm)[good], names, optics).findings
+            states, sd, knobs[good], names, optics, before[good]).findings
     if not disagrees:
         told.append("start again from here with more frames")
     return told

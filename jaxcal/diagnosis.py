@@ -1,4 +1,4 @@
-"""How the knobs really act, frame by frame: one that does not move, a turned or mirrored camera.
+"""How the knobs really act, frame by frame: dead knobs, hysteresis, a turned or mirrored camera.
 
 Each frame alone tells the aberrations it was taken with, up to a common sign. With these states
 x_k and the settings u_k,
@@ -8,7 +8,8 @@ x_k and the settings u_k,
 is solved for x0, G and the signs by least squares, begun at each of many guesses of G: as told,
 the camera turned by any multiple of 15 degrees, mirrored or not, one knob without effect. G is free
 among the two knobs of a pair and for those without a partner. That a knob and all others have the
-opposite sign cannot be told, nor does it matter: the first knob that moves counts as right.
+opposite sign cannot be told, nor does it matter: the first knob that moves counts as right. Where
+the settings before each frame are known, another guess is that a share of every move is missing.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ OWN_WAVES = 0.15  # error of a single frame's state at the aperture's edge, besi
 MOVES = 0.35  # gain below which a knob does not move
 TURNED = 20.0  # degrees of a pair's angle, from which on a camera counts as turned
 RIGHT = 0.25  # deviation of a gain from 1 that passes
+LAGS = np.arange(0.02, 0.41, 0.02)  # guesses of the share of each move that does not arrive
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Response:
 
     Attributes:
         knob_names; actuator: (P, P) G; sd: (P, P) its standard deviation, 0 where it was not free.
+        lag: share of each move that does not arrive; 0 where that explains no more.
         x0_nm: (P,); fits: (T,) whether each frame fits; cost: sum of the squared deviations, each
             at most OUTLIER.
         findings: what is wrong, sentences with what to do; empty where nothing is.
@@ -47,6 +50,7 @@ class Response:
     knob_names: tuple[str, ...]
     actuator: np.ndarray
     sd: np.ndarray
+    lag: float
     x0_nm: np.ndarray
     fits: np.ndarray
     cost: float
@@ -65,8 +69,12 @@ def state_of(seen: Observation, knob_names, optics: Optics, model, seed: int = 0
     return best.x0_nm, standard_deviation(best.covariance_nm2)
 
 
-def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics) -> Response:
+def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics, before_nm=None) -> Response:
     """How the knobs act, from states (T, P) and their deviations (T, P) at settings (T, P), nm.
+
+    Args:
+        before_nm: (T, P) the setting from which each was gone to; None: hysteresis is not looked
+            for.
 
     Raises:
         ValueError: fewer than three frames.
@@ -77,20 +85,29 @@ def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics) -> Response
     sd = np.hypot(np.asarray(sd_nm, float) * waves, OWN_WAVES)
     if len(x) < 3:
         raise ValueError(f"how the knobs act takes at least three frames, got {len(x)}")
+    guesses = [(guess, 0.0) for guess in _guesses(names)]
+    moves = np.zeros_like(u)
+    if before_nm is not None:
+        moves = u - np.asarray(before_nm, float) * waves
+        guesses += [(np.eye(len(names)), lag) for lag in LAGS]
     known = np.argsort((sd**2).sum(1))[:ANCHORS]  # a frame that is known well fixes the signs
-    found = [min((_solve(x, u, sd, guess, first, names) for first in known), key=lambda f: f[0])
-             for guess in _guesses(names)]
+    found = [min((_solve(x, u - lag * moves, sd, guess, first, names) for first in known),
+                 key=lambda f: f[0]) for guess, lag in guesses]
     costs = np.array([fit[0] for fit in found])
     costs[1:] += GUESSED
-    cost, x0, gain, of_gain, squares = found[int(np.argmin(costs))]
+    best = int(np.argmin(costs))
+    (cost, x0, gain, of_gain, squares), lag = found[best], float(guesses[best][1])
     moving = np.flatnonzero(np.abs(np.diag(gain)) > MOVES)  # a common sign cannot be told
     sign = np.sign(gain[moving[0], moving[0]]) if moving.size else 1.0
     gain, x0 = sign * gain, sign * x0
     fits = squares.mean(1) < OUTLIER
     across = waves[None, :] / waves[:, None]  # from waves a wave to nm a nm
     gain, of_gain = gain * across, of_gain * across
-    return Response(names, gain, of_gain, x0 / waves, fits, cost,
-                    tuple(_findings(gain, of_gain, names)))
+    findings = _findings(gain, of_gain, names)
+    if lag:
+        findings = [f"hysteresis: {100 * lag:.0f} % of each move does not arrive: go to every "
+                    f"setting from the same side, or cycle the lenses first", *findings]
+    return Response(names, gain, of_gain, lag, x0 / waves, fits, cost, tuple(findings))
 
 
 def _solve(x, u, sd, gain, first, names):

@@ -25,14 +25,15 @@ def without(names, *dead):
     return gain
 
 
-def states(actuator, names, seed, frames=9):
+def states(actuator, names, seed, frames=9, lag=0.0):
     """States of single frames with the errors of one each, a random sign, and one quite wrong."""
     random, count = np.random.default_rng(seed), len(names)
     knobs = REACH[count] * random.uniform(-1, 1, (frames, count))
     knobs[0] = 0.0
     x0 = REACH[count] * random.uniform(-1, 1, count)
     sd = np.broadcast_to(SEEN_NM[count], knobs.shape)
-    seen = (x0 + knobs @ actuator.T + sd * random.standard_normal(knobs.shape))
+    moves = np.diff(knobs, axis=0, prepend=0.0)
+    seen = x0 + (knobs - lag * moves) @ actuator.T + sd * random.standard_normal(knobs.shape)
     seen *= random.choice([-1, 1], (frames, 1))
     seen[random.integers(frames)] = REACH[count] * random.uniform(-1, 1, count)
     return seen, sd, knobs
@@ -62,6 +63,21 @@ def alike(told, finding):
         return True
     off = float(number.search(told)[0]) - float(number.search(finding)[0])
     return min(off % 180, -off % 180) < 4 if "camera" in told else abs(off) < 0.15
+
+
+@pytest.mark.parametrize("names", [FIRST_ORDER, SEVEN])
+def test_hysteresis_is_found(names):
+    """A tenth of each move is missing: found to 0.04 in 5 of 5 series, and never where it is not."""
+    for seed in range(5):
+        _, sd, knobs = states(np.eye(len(names)), names, seed)
+        before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])
+        seen, _, _ = states(np.eye(len(names)), names, seed, lag=0.1)
+        found = diagnosis.response(seen, sd, knobs, names, OPTICS, before)
+        assert abs(found.lag - 0.1) < 0.041, (seed, found.lag)
+        assert found.findings[0].startswith("hysteresis: "), found.findings
+        seen, _, _ = states(np.eye(len(names)), names, seed)
+        plain = diagnosis.response(seen, sd, knobs, names, OPTICS, before)
+        assert plain.lag == 0 and plain.findings == ()
 
 
 @pytest.mark.parametrize("names", [FIRST_ORDER, SEVEN])
