@@ -82,7 +82,7 @@ def read(path, energy_keV=None):
         >>> read("no_such_file.dm4")
         Traceback (most recent call last):
         ...
-        jaxcal.series.SeriesError: no_such_file.dm4: no such file; check the path
+        jaxcal.series_checks.SeriesError: no_such_file.dm4: no such file; check the path
     """
     try:
         _check_there(Path(path))

@@ -17,32 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from jaxcal.files import first_line, replacing
+from jaxcal.series_checks import (
+    LAYOUT,
+    SeriesError,
+    check_aperture,
+    check_frame_shape,
+    check_frames,
+    check_knobs,
+    check_names,
+    plain_text,
+)
 
 PROBE_S = 20.0
 """For which another process may look into a file; a sound one takes a fraction of a second."""
-SMALLEST_FRAME = 64
-"""Fewest rows and columns of a frame, pixels: below, an aperture has too few pixels for rings."""
 
-
-class SeriesError(ValueError):
-    """A series that cannot be used: which file, which frame, what is wrong, what to do.
-
-    Attributes:
-        problem: what was expected and what came.
-        remedy: what to do about it.
-        frame: number of the frame (from 0) or None.
-        file: the file, or None for a series made in memory.
-    """
-
-    def __init__(self, problem, remedy, frame=None, file=None):
-        self.problem, self.remedy, self.frame, self.file = problem, remedy, frame, file
-        place = [str(file)] if file else []
-        place += [f"frame {frame}"] if frame is not None else []
-        super().__init__(": ".join([*place, f"{problem}; {remedy}"]))
-
-    def at(self, file):
-        """The same error, of the file named."""
-        return SeriesError(self.problem, self.remedy, self.frame, file)
 
 
 @dataclass(frozen=True)
@@ -69,10 +57,10 @@ class Series:
 
     def __post_init__(self):
         try:
-            names = _check_names(self.knob_names)
-            frames = _check_frames(self.frames)
-            knobs = _check_knobs(self.knobs_nm, len(frames), names)
-            _check_aperture(frames.shape, self.optics)
+            names = check_names(self.knob_names)
+            frames = check_frames(self.frames)
+            knobs = check_knobs(self.knobs_nm, len(frames), names)
+            check_aperture(frames.shape, self.optics)
         except SeriesError as error:
             raise error.at(self.name or None) from None
         object.__setattr__(self, "frames", frames)
@@ -111,7 +99,7 @@ def read(path):
         >>> read("no_such_file.h5")
         Traceback (most recent call last):
         ...
-        jaxcal.series.SeriesError: no_such_file.h5: no such file; check the path
+        jaxcal.series_checks.SeriesError: no_such_file.h5: no such file; check the path
     """
     try:
         with _open(path) as file:
@@ -120,7 +108,7 @@ def read(path):
             names = _names_attribute(file)
             numbers = {name: _number_attribute(file, name) for name in _NUMBERS}
             if frames.ndim == 3 and frames.shape[0] > 0:
-                _check_frame_shape(frames.shape)  # before reading what may be gigabytes
+                check_frame_shape(frames.shape)  # before reading what may be gigabytes
             _check_written(knobs)
             frames, knobs = frames[...], knobs[...]
         return Series(frames, knobs, names, _optics(numbers), os.path.basename(path))
@@ -189,7 +177,7 @@ def read_truth(path):
         with _open(path) as file:
             if "truth_nm" not in file.attrs or "truth_names" not in file.attrs:
                 return None
-            names = [_text(name) for name in np.ravel(file.attrs["truth_names"])]
+            names = [plain_text(name) for name in np.ravel(file.attrs["truth_names"])]
             return dict(zip(names, np.ravel(file.attrs["truth_nm"]).tolist(), strict=True))
     except SeriesError as error:
         raise error.at(path) from None
@@ -215,12 +203,6 @@ with h5py.File(sys.argv[1], "r") as file:
         file["knobs"][...]
 """
 _NUMBERS = ("energy_keV", "semi_angle_mrad", "pixel_mrad")
-_LAYOUT = (
-    "a series has datasets frames (T, H, W) and knobs (T, P) and attributes knob_names, "
-    "energy_keV, semi_angle_mrad, pixel_mrad"
-)
-
-
 @contextmanager
 def _open(path):
     """The open HDF5 file; whatever HDF5 stumbles over in it becomes a SeriesError."""
@@ -234,7 +216,7 @@ def _open(path):
     if not os.access(path, os.R_OK):
         raise SeriesError("cannot be read", "ask for permission to read it")
     if not h5py.is_hdf5(path):
-        raise SeriesError("is not an HDF5 file", f"convert it: {_LAYOUT}")
+        raise SeriesError("is not an HDF5 file", f"convert it: {LAYOUT}")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -252,10 +234,10 @@ def _dataset(file, name):
     import h5py
 
     if name not in file:
-        there = ", ".join(map(_text, file)) or "nothing"
-        raise SeriesError(f"has no dataset {name!r}, it holds {there}", f"add it: {_LAYOUT}")
+        there = ", ".join(map(plain_text, file)) or "nothing"
+        raise SeriesError(f"has no dataset {name!r}, it holds {there}", f"add it: {LAYOUT}")
     if not isinstance(file[name], h5py.Dataset):
-        raise SeriesError(f"{name!r} is a group", f"make it a dataset: {_LAYOUT}")
+        raise SeriesError(f"{name!r} is a group", f"make it a dataset: {LAYOUT}")
     return file[name]
 
 
@@ -268,14 +250,14 @@ def _check_written(dataset):
 
 def _attribute(file, name):
     if name not in file.attrs:
-        there = ", ".join(map(_text, file.attrs)) or "none"
-        raise SeriesError(f"has no attribute {name!r}, it has {there}", f"add it: {_LAYOUT}")
+        there = ", ".join(map(plain_text, file.attrs)) or "none"
+        raise SeriesError(f"has no attribute {name!r}, it has {there}", f"add it: {LAYOUT}")
     return file.attrs[name]
 
 
 def _names_attribute(file):
     value = np.ravel(_attribute(file, "knob_names"))
-    names = [_text(name) for name in value]
+    names = [plain_text(name) for name in value]
     if len(names) == 1:  # one string for all of them is common enough to be understood
         names = [name.strip() for name in names[0].split(",")]
     return tuple(names)
@@ -308,105 +290,6 @@ def _optics(numbers):
     except ValueError as error:
         problem, _, remedy = str(error).partition(": ")
         raise SeriesError(problem, remedy or "correct the attribute") from None
-
-
-def _check_names(names):
-    from jaxcal.aberrations import NAMES, index
-
-    if isinstance(names, str):
-        raise SeriesError(
-            f"knob_names should be a sequence of names, got the one string {names!r}",
-            f"write [{names!r}]",
-        )
-    names = tuple(_text(name) for name in names)
-    if not names or names == ("",):
-        raise SeriesError("names no knob", f"give at least one of {', '.join(NAMES)}")
-    for name in names:
-        try:
-            index(name)
-        except ValueError as error:
-            problem, _, remedy = str(error).partition(": ")
-            raise SeriesError(problem.replace("aberration", "knob name"), remedy) from None
-        if names.count(name) > 1:
-            raise SeriesError(
-                f"knob {name} is named twice in {', '.join(names)}", "name each knob once"
-            )
-    return names
-
-
-def _check_frame_shape(shape):
-    if min(shape[1:]) < SMALLEST_FRAME:
-        raise SeriesError(
-            f"frames of {shape[1]} x {shape[2]} pixels are too small, "
-            f"at least {SMALLEST_FRAME} x {SMALLEST_FRAME} are needed",
-            "store the frames with less binning",
-        )
-
-
-def _check_frames(frames):
-    frames = np.asarray(frames)
-    if frames.ndim != 3:
-        remedy = "one frame alone is frames[np.newaxis]" if frames.ndim == 2 else _LAYOUT
-        raise SeriesError(f"frames should have shape (T, H, W), got {frames.shape}", remedy)
-    if frames.shape[0] == 0:
-        raise SeriesError("holds zero frames", "record at least one frame")
-    if frames.dtype.kind not in "uif":
-        raise SeriesError(
-            f"frames should be unsigned integer or float counts, got dtype {frames.dtype}",
-            "store the counts, not an image made of them",
-        )
-    _check_frame_shape(frames.shape)
-    if frames.dtype.kind == "f":
-        for number, frame in enumerate(frames):
-            bad = frame.size - np.count_nonzero(np.isfinite(frame))
-            if bad:
-                raise SeriesError(
-                    f"{bad} of {frame.size} pixels are NaN or infinite",
-                    "leave the frame out or put the local mean where pixels are dead",
-                    frame=number,
-                )
-    return frames
-
-
-def _check_knobs(knobs, frames, names):
-    knobs = np.asarray(knobs)
-    expected = (frames, len(names))
-    if knobs.shape != expected:
-        raise SeriesError(
-            f"knobs should have shape {expected}, one row for each frame and one column for each "
-            f"of {', '.join(names)}, got {knobs.shape}",
-            "store the knob setting of every frame",
-        )
-    if knobs.dtype.kind not in "uif":
-        raise SeriesError(
-            f"knobs should be numbers, got dtype {knobs.dtype}", "store them as float64 in nm"
-        )
-    knobs = knobs.astype(np.float64)
-    wrong = np.argwhere(~np.isfinite(knobs))
-    if len(wrong):
-        number, knob = wrong[0]
-        raise SeriesError(
-            f"the setting of knob {names[knob]} is {knobs[number, knob]}",
-            "store the setting in nm or leave the frame out",
-            frame=int(number),
-        )
-    return knobs
-
-
-def _check_aperture(shape, optics):
-    diameter = 2 * optics.semi_angle_mrad / optics.pixel_mrad
-    side = min(shape[1:])
-    # Nominal angles are known to a few percent, so a little too wide may still fit.
-    if diameter > 1.05 * side:
-        raise SeriesError(
-            f"the aperture of {optics.semi_angle_mrad:g} mrad would be {diameter:.0f} pixels wide "
-            f"at {optics.pixel_mrad:g} mrad a pixel, the frames are {shape[1]} x {shape[2]}",
-            "correct semi_angle_mrad (half the full angle) or pixel_mrad, or record the whole disc",
-        )
-
-
-def _text(value):
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _brief(value):

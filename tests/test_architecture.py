@@ -35,7 +35,7 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "recordings", "recorded_optics", "knob_table", "results", "nexus",
+    "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results", "nexus",
     "microscopes", "estimation", "verification", "diagnosis", "runs", "calibration", "tracking",
     "conformance",
     "report", "figures", "console",
@@ -67,6 +67,7 @@ FORBIDDEN = {
     "latent_map": WAVE_OPTICS | {"spectra", "vae", "em", "refine", "acquisition"},
     "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition", "identification"},
     "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
+    "series_checks": SHELL - {"series_checks"},
     "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
     "verification": {"calibration", "acquisition", "report", "figures", "cli", "commands"},
     "microscopes": {"estimation", "calibration",

@@ -67,7 +67,7 @@ def alike(told, finding):
 
 @pytest.mark.parametrize("names", [FIRST_ORDER, SEVEN])
 def test_hysteresis_is_found(names):
-    """A tenth of each move is missing: found to 0.04 in 5 of 5 series, and never where it is not."""
+    """A tenth of each move is missing: found to 0.04 in 5 of 5, never where it is not."""
     for seed in range(5):
         _, sd, knobs = states(np.eye(len(names)), names, seed)
         before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])

@@ -7,7 +7,8 @@ import standins
 
 from jaxcal import Optics, Series, SeriesError, read_series, write_series
 from jaxcal.files import replacing, write_text
-from jaxcal.series import SMALLEST_FRAME, is_simulated, read_truth
+from jaxcal.series import is_simulated, read_truth
+from jaxcal.series_checks import SMALLEST_FRAME
 
 
 @pytest.fixture
