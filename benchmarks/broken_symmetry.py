@@ -26,7 +26,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, coverage, provenance
-from jaxcal import aberrations, em, estimation, refine, unknowns
+from jaxcal import aberrations, em, estimation, observation, refine, unknowns
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN, simulated_optics
 
@@ -73,14 +73,14 @@ def one(seed: int, knobs: str, name: str, value_nm: float, optics, model) -> dic
         truth, series = take(seed, KNOBS[knobs], name, value_nm, optics)
     except ValueError as error:
         return {"seed": seed, "failed": str(error)}
-    seen = [estimation.observe(frame, optics) for frame in series.frames]
+    seen = [observation.observe(frame, optics) for frame in series.frames]
     good = [k for k, observation in enumerate(seen) if observation.fault is None]
     if len(good) < FEWEST:
         return {"seed": seed, "failed": f"only {len(good)} frames could be used"}
     usable = [seen[k] for k in good]
-    radius, _ = estimation.camera_of(usable)
-    problem = unknowns.problem(estimation.measured(usable, series, good), series.knob_names,
-                               estimation.measured_optics(optics, radius), radius)
+    radius, _ = observation.camera_of(usable)
+    problem = unknowns.problem(observation.measured(usable, series, good), series.knob_names,
+                               observation.measured_optics(optics, radius), radius)
     beside = coverage.LEFT_NM * np.random.default_rng([seed, 9]).standard_normal(len(SEVEN))
     answers = {}
     for form, posed in (("modelled", problem), ("left out", without(problem, STRUCK[name]))):

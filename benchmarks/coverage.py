@@ -24,7 +24,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, provenance
-from jaxcal import aberrations, estimation, refine, unknowns
+from jaxcal import aberrations, estimation, observation, refine, unknowns
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import SEVEN
 
@@ -56,7 +56,7 @@ def one(seed: int, frames: int, model=None) -> dict:
     except ValueError as error:
         return {"seed": seed, "failed": str(error)}
     series = jaxcal.Series(np.stack(shots), knobs, SEVEN, microscope.optics, "simulated")
-    seen = [estimation.observe(frame, series.optics) for frame in series.frames]
+    seen = [observation.observe(frame, series.optics) for frame in series.frames]
     good = [k for k, observation in enumerate(seen) if observation.fault is None]
     if not good:
         return {"seed": seed, "failed": "no frame could be used"}
@@ -66,10 +66,10 @@ def one(seed: int, frames: int, model=None) -> dict:
         found = answer.refinement
     else:
         usable = [seen[k] for k in good]
-        radius, _ = estimation.camera_of(usable)
+        radius, _ = observation.camera_of(usable)
         problem = unknowns.problem(
-            estimation.measured(usable, series, good), SEVEN,
-            estimation.measured_optics(series.optics, radius), radius)
+            observation.measured(usable, series, good), SEVEN,
+            observation.measured_optics(series.optics, radius), radius)
         displaced = truth[:7] + LEFT_NM * random.standard_normal(7)
         found = refine.solve(problem, [unknowns.start(problem, SEVEN, displaced)])
     seconds, best, problem = time.perf_counter() - start, found.solutions[0], found.problem

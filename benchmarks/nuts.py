@@ -25,7 +25,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import provenance
-from jaxcal import em, estimation, modes
+from jaxcal import em, estimation, modes, observation
 from jaxcal import model as models
 from jaxcal.latent_map import Hyperparameters
 from jaxcal.microscopes.simulated import SEVEN
@@ -44,11 +44,11 @@ def experiment(model, seed: int) -> em.Experiment:
     seen = []
     for step in STEPS_NM:
         microscope.set(step)
-        seen.append(estimation.observe(microscope.acquire(), microscope.optics))
-    radius, _ = estimation.camera_of(seen)
-    latents = np.asarray(model.encode(estimation.log_images(seen)))
+        seen.append(observation.observe(microscope.acquire(), microscope.optics))
+    radius, _ = observation.camera_of(seen)
+    latents = np.asarray(model.encode(observation.log_images(seen)))
     data = estimation.experiment(latents, STEPS_NM, microscope.knob_names,
-                                 estimation.measured_optics(microscope.optics, radius))
+                                 observation.measured_optics(microscope.optics, radius))
     return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), data)
 
 

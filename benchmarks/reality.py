@@ -27,7 +27,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import provenance
-from jaxcal import estimation, results
+from jaxcal import estimation, observation, results
 from jaxcal import model as models
 
 FOLDER = provenance.SERIES
@@ -132,7 +132,7 @@ def from_api(folder: Path, truth: dict, counts, model, *, published=False, seed:
     rows = []
     for file, entry in truth.items():
         series = loaded[file]
-        seen = [estimation.observe(frame, series.optics) for frame in series.frames]
+        seen = [observation.observe(frame, series.optics) for frame in series.frames]
         for count in counts:
             if count is not None and count > len(seen):
                 continue

@@ -23,7 +23,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, provenance
-from jaxcal import calibration, estimation
+from jaxcal import calibration, estimation, observation
 from jaxcal import model as models
 from jaxcal.aberrations import indices
 from jaxcal.microscopes import simulated
@@ -57,7 +57,7 @@ def one(seed: int, frames: int, model) -> dict:
             microscope.set(knobs)
             shots.append(np.asarray(microscope.acquire()))
             settings.append(knobs)
-            seen.append(estimation.observe(shots[-1], microscope.optics))
+            seen.append(observation.observe(shots[-1], microscope.optics))
             if number + 1 < COMMON:
                 continue
             series = jaxcal.Series(np.stack(shots), np.stack(settings), names, microscope.optics,

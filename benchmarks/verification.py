@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import closed_loop, provenance
-from jaxcal import calibration, estimation, verification
+from jaxcal import calibration, estimation, observation, verification
 from jaxcal import model as models
 from jaxcal.aberrations import indices
 from jaxcal.microscopes import simulated
@@ -53,7 +53,7 @@ def one(seed: int, model) -> dict:
     odds = {}
     for name, off in cases().items():
         microscope.set(left + off - truth)
-        seen = estimation.observe(microscope.acquire(), optics)
+        seen = observation.observe(microscope.acquire(), optics)
         odds[name] = None if seen.fault else verification.log_odds_elsewhere(
             seen, np.zeros(limits.size), optics, model, candidates=settings.candidates, length=11)
     return {"seed": seed, "log_odds": odds}

@@ -22,11 +22,10 @@ from jaxcal.estimation import (
     estimate,
     infer,
     inside,
-    observe,
-    stale,
 )
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
+from jaxcal.observation import observe, stale
 from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.runs import RecordedMicroscope
 from jaxcal.series import Series, SeriesError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcal import diagnosis, estimation
+from jaxcal import diagnosis, observation
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
@@ -106,7 +106,7 @@ def _first_frame(guarded) -> list[Check]:
     """Frames with the knobs at zero: one that can be used, of the nominal size, and a fresh one."""
     guarded.set(np.zeros(len(guarded.knob_names)))
     frame = guarded.acquire()
-    seen = estimation.observe(frame, guarded.optics)
+    seen = observation.observe(frame, guarded.optics)
     usable = Check("a frame can be used", seen.fault is None,
                    seen.fault or f"{frame.shape[1]} x {frame.shape[0]} pixels, the disc's radius "
                                  f"is {seen.disc.radius:.1f}")
@@ -119,7 +119,7 @@ def _first_frame(guarded) -> list[Check]:
                      "" if abs(off) <= NOMINAL else
                      ": check semi_angle_mrad (half the full angle), and pixel_mrad of the frames "
                      "as they come, binned"))
-    again = estimation.stale(guarded.acquire(), [frame])
+    again = observation.stale(guarded.acquire(), [frame])
     fresh = Check("a frame is exposed when it is asked for", again is None,
                   again or "two of one setting differ")
     return [usable, size, fresh]
@@ -169,9 +169,9 @@ def _respond(guarded, checks, settings, model, report) -> diagnosis.Response:
         guarded.set(setting)
         arrived.append(guarded.knobs_nm - setting)
         frame = guarded.acquire()
-        old = estimation.stale(frame, frames)
+        old = observation.stale(frame, frames)
         frames.append(frame)
-        seen = estimation.observe(frame, guarded.optics)
+        seen = observation.observe(frame, guarded.optics)
         if old or seen.fault:
             checks.append(Check(f"frame {number + 1} is a new one that can be used", False,
                                 old or seen.fault))

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcal import estimation
 from jaxcal.aberrations import indices
-from jaxcal.estimation import Observation
+from jaxcal.observation import Observation
 from jaxcal.optics import Optics, edge_waves
 from jaxcal.results import standard_deviation
 from jaxcal.series import Series

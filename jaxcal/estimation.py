@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcal import (
-    aperture,
     devices,
     em,
     identification,
     modes,
+    observation,
     refine,
-    spectra,
     stream,
-    tiles,
     unknowns,
 )
 from jaxcal import model as models
@@ -31,7 +29,6 @@ from jaxcal.series import Series, SeriesError
 
 STATES = stream.KNOBS
 PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero, for EM
-MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are known better
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096  # that tell it
@@ -96,80 +93,12 @@ class Estimate:
     refinement: refine.Refinement | None = None
 
 
-@dataclass(frozen=True)
-class Observation:
-    """A frame and its disc, or the reason why it cannot be used."""
-
-    frame: np.ndarray
-    disc: spectra.Disc
-    fault: str | None
-
-
-def observe(frame, optics: Optics) -> Observation:
-    """Find the aperture in a frame (H, W) and judge the frame."""
-    disc, quality = aperture.find_disc(frame, optics.radius_pixels)
-    if quality.fault is None:
-        disc = disc._replace(ellipticity=quality.ellipse[0])
-    return Observation(np.asarray(frame), disc, quality.fault)
-
-
 def inside(left_nm, covariance_nm2, limits_nm) -> float:
     """Probability that all of what is left (P,), nm, normal with covariance (P, P), nm^2, is within
     limits (P,), nm; by DRAWS draws."""
     left = np.random.default_rng(0).multivariate_normal(
         left_nm, covariance_nm2, DRAWS, method="eigh")
     return float(np.mean(np.all(np.abs(left) <= limits_nm, axis=1)))
-
-
-def stale(frame, earlier) -> str | None:
-    """Why a frame (H, W) is none of its own: an earlier one has the very same counts."""
-    for number, other in enumerate(earlier):
-        few = [np.asarray(image)[::16, ::16] for image in (other, frame)]  # tell most apart
-        if np.array_equal(*few) and np.array_equal(other, frame):
-            return (f"stale: the very counts of frame {number}, the camera gave an old frame: take "
-                    f"one that is exposed after the knobs have moved")
-    return None
-
-
-def camera_of(observations) -> tuple[float, float]:
-    """Radius, pixels, and ellipticity of the aperture's image: medians, one camera for all frames.
-
-    Only the centre may move from frame to frame; what one frame's speckle does to its own radius
-    would shift its C10 by twice the relative error.
-    """
-    discs = [seen.disc for seen in observations]
-    return (float(np.median([disc.radius for disc in discs])),
-            float(np.median([disc.ellipticity for disc in discs])))
-
-
-def log_images(observations):
-    """Log images (T, 128, 64) of frames on their common camera.
-
-    Raises:
-        ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
-    """
-    radius, ellipticity = camera_of(observations)
-    return np.stack([
-        np.asarray(spectra.log_spectrum(
-            seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity)))
-        for seen in observations])
-
-
-def measured(observations, series: Series, numbers) -> unknowns.Measured:
-    """Spectra, knobs and times of the frames used, on their common camera."""
-    radius, ellipticity = camera_of(observations)
-    power = tuple(
-        tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
-        for seen in observations)
-    return unknowns.Measured(power, series.knobs_nm[numbers], np.asarray(numbers, float),
-                           float(len(series) - 1))
-
-
-def measured_optics(optics: Optics, radius: float) -> Optics:
-    """Nominal optics with the semi-angle that the measured radius (pixels) makes most likely."""
-    measured = optics.pixel_mrad * radius
-    semi_angle = optics.semi_angle_mrad * (measured / optics.semi_angle_mrad) ** MEASURED_SHARE
-    return replace(optics, semi_angle_mrad=semi_angle)
 
 
 def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False, length=None):
@@ -234,9 +163,9 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     observations = []
     for number, frame in enumerate(series.frames):
         report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
-        seen = observe(frame, series.optics)
+        seen = observation.observe(frame, series.optics)
         observations.append(replace(
-            seen, fault=seen.fault or stale(frame, series.frames[:number])))
+            seen, fault=seen.fault or observation.stale(frame, series.frames[:number])))
     return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
                  published=published, refined=refined, settings=settings,
                  progress=lambda message, fraction: report(
@@ -250,7 +179,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     """The estimate from the frames' observations.
 
     Args:
-        observations: of all frames, see `observe`.
+        observations: of all frames, see `jaxcal.observation.observe`.
         length: pads the frames, see `experiment`.
         before: a decided estimate from the first of these frames; the refinement goes on from
             there instead of from EM.
@@ -264,16 +193,16 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         raise SeriesError(f"no frame can be used, the first because: {fault}",
                           "take the series again", frame=number, file=series.name or None)
     usable = [observations[k] for k in good]
-    images = log_images(usable)
+    images = observation.log_images(usable)
     latents = np.asarray(model.encode(images))
-    radius, _ = camera_of(usable)
-    optics = measured_optics(series.optics, radius)
+    radius, _ = observation.camera_of(usable)
+    optics = observation.measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
     goes_on = refined and not published
 
     def posed():
         problem = unknowns.problem(
-            measured(usable, series, good), series.knob_names, optics, radius)
+            observation.measured(usable, series, good), series.knob_names, optics, radius)
         return unknowns.with_actuator(problem) if actuator else problem
 
     def prepared():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from jaxcal import estimation, refine, tiles, unknowns
+from jaxcal import estimation, observation, refine, tiles, unknowns
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.acquisition import NEAR
 from jaxcal.estimation import CONFIDENCE, Estimate
@@ -104,7 +104,7 @@ def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
     learnt = {name: (getattr(found, name), sd[unknowns.slices(problem)[name]].reshape(
         np.shape(getattr(found, name)))) for name in LEARNT}
     measured = (problem.optics.semi_angle_mrad / optics.semi_angle_mrad) ** (
-        1 / estimation.MEASURED_SHARE)
+        1 / observation.MEASURED_SHARE)
     return replace(tracked, learnt=learnt, radius_pixels=measured * optics.radius_pixels)
 
 
@@ -126,7 +126,7 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     Raises:
         SeriesError: the frame cannot be used; nothing was learnt.
     """
-    seen = estimation.observe(frame, tracked.optics)
+    seen = observation.observe(frame, tracked.optics)
     if seen.fault is not None:
         raise SeriesError(f"the frame cannot be used: {seen.fault}", "take another")
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
@@ -180,15 +180,15 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
     return tunes + away / edge_waves(tracked.optics)[places]
 
 
-def _problem(tracked: Tracked, seen: estimation.Observation, knobs) -> unknowns.Problem:
+def _problem(tracked: Tracked, seen: observation.Observation, knobs) -> unknowns.Problem:
     """The refinement's problem of one frame, its prior the state predicted."""
-    radius, ellipticity = estimation.camera_of([seen])
+    radius, ellipticity = observation.camera_of([seen])
     radius = tracked.radius_pixels or radius
     power = tiles.tile_spectra(
         seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
     measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
     problem = unknowns.problem(measured, tracked.knob_names,
-                               estimation.measured_optics(tracked.optics, radius), radius)
+                               observation.measured_optics(tracked.optics, radius), radius)
     rows = [problem.free.index(name) for name in tracked.knob_names]
     mean, sd = problem.mean.state.copy(), problem.sd.state.copy()
     mean[rows] = tracked.x0_nm

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import em, estimation, unknowns
+from jaxcal import em, estimation, observation, unknowns
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.estimation import STATES, Estimate, Observation
+from jaxcal.estimation import STATES, Estimate
 from jaxcal.model import Model
+from jaxcal.observation import Observation
 from jaxcal.optics import Optics
 
 ELSEWHERE_NM = {1: 30.0, 2: 200.0}  # standard deviation of where else it might be, by order
@@ -39,10 +40,10 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
         seen: usable. candidates, length: of the padded experiment, as in the loop's EM, whose
             compiled program then serves.
     """
-    latents = np.asarray(model.encode(estimation.log_images([seen])))
-    radius, _ = estimation.camera_of([seen])
+    latents = np.asarray(model.encode(observation.log_images([seen])))
+    radius, _ = observation.camera_of([seen])
     data = estimation.experiment(latents, np.array([state_nm]), STATES,
-                                 estimation.measured_optics(optics, radius), length=length)
+                                 observation.measured_optics(optics, radius), length=length)
     parameters = em.initial_parameters(model.map, data)
     sd = jnp.asarray([ELSEWHERE_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
 

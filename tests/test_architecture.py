@@ -18,14 +18,14 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "disc_fit", "aperture", "spectra", "tiles", "hologram", "fisher", "vae", "latent_map", "em",
-    "modes", "unknowns", "refine", "acquisition", "identification", "devices",
+    "disc_fit", "aperture", "spectra", "tiles", "gratings", "hologram", "fisher", "vae",
+    "latent_map", "em", "modes", "unknowns", "refine", "acquisition", "identification", "devices",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
 WAVE_OPTICS = {
     "aberrations", "notations", "notation_reports", "optics", "specimen", "ronchigram",
-    "simulation", "stream", "detector", "tiles", "hologram", "fisher",
+    "simulation", "stream", "detector", "tiles", "gratings", "hologram", "fisher",
 }  # fmt: skip
 
 OUTSIDE = {
@@ -35,9 +35,9 @@ OUTSIDE = {
 """What touches files, screens and command lines."""
 
 SHELL = {
-    "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results", "nexus",
-    "microscopes", "estimation", "verification", "diagnosis", "runs", "calibration", "tracking",
-    "conformance",
+    "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results",
+    "nexus", "microscopes", "observation", "estimation", "verification", "diagnosis", "runs",
+    "calibration", "tracking", "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "watched", "watch_figures", "watch_page", "watch",
@@ -58,6 +58,7 @@ FORBIDDEN = {
     "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
     "simulation": {"vae", "latent_map", "em", "tiles", "hologram"},
     "tiles": {"vae", "latent_map", "em", "simulation", "stream", "hologram", "refine"},
+    "gratings": NUMERICAL - {"gratings", "aberrations"},
     "hologram": {"vae", "latent_map", "em", "simulation", "spectra", "detector", "refine"},
     "fisher": {"vae", "latent_map", "em", "hologram", "refine", "acquisition"},
     "unknowns": {"vae", "latent_map", "em", "refine", "acquisition", "aperture", "disc_fit"},
@@ -68,6 +69,7 @@ FORBIDDEN = {
     "em": WAVE_OPTICS | {"spectra", "vae", "refine", "acquisition", "identification"},
     "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
     "series_checks": SHELL - {"series_checks"},
+    "observation": {"estimation", "em", "vae", "latent_map", "model", "refine", "calibration"},
     "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
     "verification": {"calibration", "acquisition", "report", "figures", "cli", "commands"},
     "microscopes": {"estimation", "calibration",

@@ -16,7 +16,7 @@ import safetensors.numpy
 import standins
 
 import jaxcal
-from jaxcal import estimation, model, spectra
+from jaxcal import estimation, model, observation, spectra
 
 ROOT = Path(__file__).parent.parent
 
@@ -270,7 +270,7 @@ def test_reality_from_fewer_frames(folder, document, monkeypatch):
         asked.append((len(observations), len(series.frames), published, length))
         return standins.estimate(len(observations))
 
-    monkeypatch.setattr(estimation, "observe", lambda frame, optics: None)
+    monkeypatch.setattr(observation, "observe", lambda frame, optics: None)
     monkeypatch.setattr(estimation, "infer", infer)
     monkeypatch.setattr(reality.models, "load", lambda path: None)
     out = folder / "result.json"
@@ -403,7 +403,7 @@ def test_verification_counts_what_is_doubted_by_error(monkeypatch):
         return SimpleNamespace(fault=fault, odds=10.0 * len(taken))
 
     monkeypatch.setattr(verification.verification, "log_odds_elsewhere", odds)
-    monkeypatch.setattr(verification.estimation, "observe", observe)
+    monkeypatch.setattr(verification.observation, "observe", observe)
     monkeypatch.setattr(jaxcal.SimulatedMicroscope, "acquire", lambda self: self.state_nm())
     runs = [verification.one(seed, None) for seed in (60000, 60001)]
     assert list(runs[0]["log_odds"]) == list(verification.cases())
@@ -420,7 +420,7 @@ def test_verification_frames_are_off_by_what_they_say(monkeypatch):
     states = []
     monkeypatch.setattr(jaxcal.SimulatedMicroscope, "acquire",
                         lambda self: states.append(self.state_nm()[:7]))
-    monkeypatch.setattr(verification.estimation, "observe",
+    monkeypatch.setattr(verification.observation, "observe",
                         lambda frame, optics: SimpleNamespace(fault="not looked at"))
     verification.one(60000, None)
     tuned, *others = states

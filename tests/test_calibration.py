@@ -17,6 +17,7 @@ from jaxcal import (
     calibration,
     em,
     estimation,
+    observation,
     refine,
     spectra,
     unknowns,
@@ -201,8 +202,8 @@ def test_experiment_fills_what_is_no_knob():
 
 
 def test_the_measured_radius_moves_the_semi_angle_by_its_share():
-    optics = estimation.measured_optics(OPTICS, 1.02 * OPTICS.radius_pixels)
-    expected = 20.0 * 1.02**estimation.MEASURED_SHARE
+    optics = observation.measured_optics(OPTICS, 1.02 * OPTICS.radius_pixels)
+    expected = 20.0 * 1.02**observation.MEASURED_SHARE
     assert_allclose(optics.semi_angle_mrad, expected)
     assert optics.pixel_mrad == OPTICS.pixel_mrad and optics.energy_keV == OPTICS.energy_keV
 
@@ -210,7 +211,7 @@ def test_the_measured_radius_moves_the_semi_angle_by_its_share():
 def test_one_camera_for_all_frames():
     seen = [SimpleNamespace(disc=spectra.Disc(0.0, 0.0, radius, ellipticity))
             for radius, ellipticity in ((100.0, 0.001), (104.0, 0.002), (101.0, 0.009))]
-    assert estimation.camera_of(seen) == (101.0, 0.002)
+    assert observation.camera_of(seen) == (101.0, 0.002)
 
 
 # The closed loop

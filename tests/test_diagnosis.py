@@ -7,7 +7,7 @@ import pytest
 import standins
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import diagnosis, microscopes
+from jaxcal import diagnosis, microscopes, observation
 from jaxcal.diagnosis import turned
 from jaxcal.microscopes import FaultyMicroscope
 from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN
@@ -235,7 +235,7 @@ def test_faults_of_frames_and_calls():
         faulty.set(knobs)
         shown.append(faulty.acquire())
     assert_array_equal(shown[1], shown[0])
-    judged = [diagnosis.estimation.observe(frame, bench.optics).fault for frame in shown]
+    judged = [observation.observe(frame, bench.optics).fault for frame in shown]
     assert judged[0] is None
     assert judged[2].startswith("blank") and judged[3].startswith("saturated")
     assert_allclose(bench.knobs, [2.0, 0, 0])  # 20 nm down, a tenth of it missing

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxcal
-from jaxcal import calibration, estimation, model, unknowns, verification
+from jaxcal import calibration, model, observation, unknowns, verification
 from jaxcal.microscopes.simulated import FIRST_ORDER
 
 TRUTH = {"C10": 80.0, "C12a": -60.0, "C12b": 40.0, "C21a": 30.0}
@@ -22,7 +22,7 @@ def log_odds(off_nm, seed, shipped):
     """Of a frame that was to be in focus, by the knobs (3,), nm, that did not arrive."""
     microscope = jaxcal.SimulatedMicroscope(hidden_nm=TRUTH, seed=seed)
     microscope.set(np.array(off_nm) - list(TRUTH.values())[:3])
-    seen = estimation.observe(microscope.acquire(), microscope.optics)
+    seen = observation.observe(microscope.acquire(), microscope.optics)
     expected = np.zeros(7)
     expected[3] = TRUTH["C21a"]
     return verification.log_odds_elsewhere(seen, expected, microscope.optics, shipped,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcal
-from jaxcal import aperture, estimation, spectra
+from jaxcal import aperture, observation, spectra
 from jaxcal.aberrations import indices
 from jaxcal.optics import quarter_pi_limits_nm
 
@@ -30,8 +30,8 @@ class Seen:
 
     @cached_property
     def observations(self):
-        """Of every frame, see `jaxcal.estimation.observe`."""
-        return [estimation.observe(frame, self.series.optics) for frame in self.series.frames]
+        """Of every frame, see `jaxcal.observation.observe`."""
+        return [observation.observe(frame, self.series.optics) for frame in self.series.frames]
 
     def first(self, count: int):
         """The first frames as (observations, series)."""
@@ -50,8 +50,8 @@ class Seen:
         if not good:
             raise ValueError(f"none of the first {count} frames can be used: take others")
         chosen = [self.observations[k] for k in good]
-        radius, _ = estimation.camera_of(chosen)
-        return good, estimation.log_images(chosen), estimation.measured_optics(
+        radius, _ = observation.camera_of(chosen)
+        return good, observation.log_images(chosen), observation.measured_optics(
             self.series.optics, radius)
 
 

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxcal
-from jaxcal import aberrations, em, estimation, hologram, latent_map, unknowns
+from jaxcal import aberrations, em, estimation, hologram, latent_map, observation, unknowns
 from jaxcal.microscopes.simulated import SEVEN, draw_state, random_steps
 from pictures.drawing import (
     COLOURS,
@@ -34,11 +34,11 @@ def series_of(microscope, knobs_nm) -> jaxcal.Series:
 
 def experiment_of(series, model) -> em.Experiment:
     """The latents of a series, as `jaxcal.estimate` hands them to EM."""
-    seen = [estimation.observe(frame, series.optics) for frame in series.frames]
-    radius, _ = estimation.camera_of(seen)
+    seen = [observation.observe(frame, series.optics) for frame in series.frames]
+    radius, _ = observation.camera_of(seen)
     return estimation.experiment(
-        np.asarray(model.encode(estimation.log_images(seen))), series.knobs_nm, series.knob_names,
-        estimation.measured_optics(series.optics, radius))
+        np.asarray(model.encode(observation.log_images(seen))), series.knobs_nm, series.knob_names,
+        observation.measured_optics(series.optics, radius))
 
 
 # candidates -----------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def windows(model, path, data=None):
 
 def frame_with_windows(axis, series, number, problem):
     """A frame's disc with circles of one standard deviation of the windows' weight."""
-    seen = estimation.observe(series.frames[number], series.optics)
+    seen = observation.observe(series.frames[number], series.optics)
     show(axis, disc_only(seen.frame, seen.disc), "gray", extent=(-1, 1, 1, -1))
     angle = np.linspace(0, 2 * np.pi, 200)
     for which, layout in enumerate(problem.layouts):

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxcal
-from jaxcal import aberrations, estimation, simulation, spectra
+from jaxcal import aberrations, estimation, observation, simulation, spectra
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import simulated_optics
 from jaxcal.optics import edge_phases, edge_waves
@@ -151,5 +151,5 @@ def latent_space(model, path, data, count=1200, seed=12):
 def series_latents(file, model):
     """Latents (T, D) of the frames of a series file that can be used."""
     series = jaxcal.read_series(file)
-    seen = [estimation.observe(frame, series.optics) for frame in series.frames]
-    return np.asarray(model.encode(estimation.log_images([s for s in seen if s.fault is None])))
+    seen = [observation.observe(frame, series.optics) for frame in series.frames]
+    return np.asarray(model.encode(observation.log_images([s for s in seen if s.fault is None])))
