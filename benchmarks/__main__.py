@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "e_step", "train")
+BENCHMARKS = ("simulate", "gradient", "e_step", "train")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 

@@ -1,0 +1,110 @@
+"""The gradient of a spectrum's misfit by 25 aberrations, through the simulator.
+
+The frame of `benchmarks.simulate` without noise, its log spectrum, and the squared distance from
+another state's. ``jaxcal`` differentiates backwards through all of it; ``torch`` does the same
+through PyTorch's version of the same sums; ``numpy`` takes central differences of the reference, 50
+evaluations, which is what one has without derivatives. The deviation is the largest of the
+components from those differences, over the largest component.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import roofline, simulate, timing
+from jaxcal import detector, ronchigram, spectra
+from jaxcal.reference import ronchigram as reference
+from jaxcal.reference import spectra as reference_spectra
+
+OFF = 0.3  # rad at the edge, by which the other state differs in each aberration
+STEP = 1e-3  # rad, of the differences
+
+
+def compiled(size: int, radius: float):
+    """The jitted function (phases, film, spread, wanted) -> misfit, gradient (25,)."""
+    disc = spectra.Disc(size // 2, size // 2, radius)
+
+    def misfit(phases, film, spread, wanted):
+        nodes = ronchigram.quadrature(spread, 0.0, simulate.NODES, 1)
+        intensity = ronchigram.ronchigram(phases, film, radius, nodes)
+        frame = detector.expected(intensity, simulate.CAMERA)
+        return jnp.sum((spectra.log_image(spectra.power_spectrum(frame, disc)) - wanted) ** 2)
+
+    return jax.jit(jax.value_and_grad(misfit))
+
+
+def log_image(phases, film, spread, radius: float):
+    """Log spectrum (ROWS, COLUMNS) of the frame without noise, by the reference."""
+    size = film.shape[-1]
+    intensity = reference.ronchigram(
+        phases, film, radius, reference.quadrature(spread, 0.0, simulate.NODES, 1))
+    mtf = simulate.transfer(intensity.shape)
+    blurred = simulate.CAMERA.dose * np.fft.irfft2(
+        np.fft.rfft2(intensity) * mtf, s=intensity.shape)
+    power = reference_spectra.power_spectrum(blurred, (size // 2, size // 2, radius))
+    return reference_spectra.log_image(power)
+
+
+def with_numpy(phases, film, spread, wanted, radius: float):
+    """Misfit and gradient (25,) by central differences of the reference."""
+    def misfit(phases):
+        return float(((log_image(phases, film, spread, radius) - wanted) ** 2).sum())
+
+    steps = STEP * np.eye(len(phases))
+    slopes = [(misfit(phases + step) - misfit(phases - step)) / (2 * STEP) for step in steps]
+    return misfit(phases), np.array(slopes)
+
+
+def with_torch(phases, film, spread, wanted, radius: float):
+    """Misfit and gradient (25,) by PyTorch, complex64."""
+    import torch
+
+    size = film.shape[-1]
+    basis, pupil, inside, along_y, along_x = simulate.torch_tables(size, radius)
+    phases = torch.tensor(phases, dtype=torch.float32, requires_grad=True)
+    plate = torch.polar(pupil, -torch.tensordot(phases, basis, 1))
+    film, total = torch.tensor(film[0], dtype=torch.complex64), torch.zeros(size, size)
+    nodes = reference.quadrature(spread, 0.0, simulate.NODES, 1)
+    for shift, weight in zip(*nodes, strict=True):
+        line_x, line_y = map(torch.from_numpy, simulate.focal_lines(shift, size, radius))
+        far = torch.fft.fft2(torch.fft.ifft2(plate * line_x * line_y) * film)
+        total = total + float(weight) * (far.real**2 + far.imag**2)
+    mtf = torch.tensor(simulate.transfer((size, size)))
+    frame = torch.fft.irfft2(torch.fft.rfft2(torch.fft.fftshift(total)) * mtf, s=(size, size))
+    contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
+    power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
+    power = power / ((inside**2).sum() * radius**2)
+    mask = torch.from_numpy(reference_spectra.MASK)
+    log = torch.where(mask, torch.log(torch.where(mask, power, 1.0)), 0.0)
+    image = torch.where(mask, log - log.sum() / mask.sum(), 0.0)
+    value = ((image - torch.tensor(wanted, dtype=torch.float32)) ** 2).sum()
+    value.backward()
+    return float(value), phases.grad.numpy()
+
+
+def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dict]:
+    """One entry a grid (size, radius in pixels)."""
+    entries = []
+    for size, radius in cases:
+        phases, film, spread = simulate.problem(size, radius)
+        wanted = log_image(phases + OFF, film, spread, radius)
+        single = (*(jnp.asarray(part, kind) for part, kind in (
+            (phases, jnp.float32), (film, jnp.complex64), (spread, jnp.float32),
+            (wanted, jnp.float32))),)
+        function = compiled(size, radius)
+        timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions),
+                   "numpy": timing.measure(with_numpy, phases, film, spread, wanted, radius,
+                                           repetitions=min(3, repetitions))}
+        try:
+            timings["torch"] = timing.measure(
+                with_torch, phases, film, spread, wanted, radius, repetitions=repetitions)
+        except ImportError:
+            print("gradient: torch is not installed, its row is left out", file=sys.stderr)
+        ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))
+        entries.append(timing.entry(
+            "gradient", {"size": size, "radius": radius, "aberrations": len(phases)}, timings, 1,
+            "gradients", np.abs(ours - theirs).max() / np.abs(theirs).max(), repetitions,
+            roofline.fraction(function, single, timings["jaxcal"].median)))
+    return entries
