@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcal
-from jaxcal import aperture, calibration, diagnosis, estimation, tracking
+from jaxcal import aperture, calibration, diagnosis, estimation, observation, tracking
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
-                 for module in (aperture, calibration, diagnosis, estimation))
+                 for module in (aperture, calibration, diagnosis, estimation, observation))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))
