@@ -47,12 +47,13 @@ def problem(size: int, radius: float):
 
 def compiled(size: int, radius: float):
     """The jitted function (key, phases, film, spread) -> intensity (N, N), log spectrum."""
-    disc = spectra.Disc(size // 2, size // 2, radius)
+    side = simulation.Grid(size, radius).side  # as the training stream does
+    disc = spectra.Disc(side // 2, side // 2, radius)
 
     @jax.jit
     def function(key, phases, film, spread):
         nodes = ronchigram.quadrature(spread, 0.0, NODES, 1)
-        intensity = ronchigram.ronchigram(phases, film, radius, nodes)
+        intensity = ronchigram.ronchigram(phases, film, radius, nodes, side=side)
         frame = detector.expose(key, intensity, CAMERA)
         return intensity, spectra.log_image(spectra.power_spectrum(frame, disc))
 

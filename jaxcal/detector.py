@@ -50,15 +50,23 @@ def expose(key, intensity, detector: Detector):
     """One exposure (N, N) in counts.
 
     Shot noise is normal with the Poisson variance (doses are tens of electrons and more). Of a
-    scintillator the blur acts on the noise too, of a direct detector only on the image.
+    scintillator the blur acts on the noise too, of a direct detector only on the image. What the
+    detector does not have, a plain number 0, is not computed.
     """
     shot, read = jax.random.split(key)
     shape, dtype = intensity.shape, intensity.dtype
     mtf = transfer_function(shape, detector.blur, detector.pixel).astype(dtype)
     blurred = jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(intensity) * mtf, s=shape), 0.0)
     noise = jnp.sqrt(detector.dose * blurred) * jax.random.normal(shot, shape, dtype)
-    smooth = jnp.fft.irfft2(jnp.fft.rfft2(noise) * mtf, s=shape)
-    noise = jnp.where(detector.scintillator > 0.5, smooth, noise)
+    if not _lacks(detector.scintillator):
+        smooth = jnp.fft.irfft2(jnp.fft.rfft2(noise) * mtf, s=shape)
+        noise = jnp.where(detector.scintillator > 0.5, smooth, noise)
     electrons = (detector.dose * blurred + noise) * detector.gain
-    counts = detector.counts_per_electron * electrons + detector.offset
-    return counts + detector.hot + detector.readout * jax.random.normal(read, shape, dtype)
+    counts = detector.counts_per_electron * electrons + detector.offset + detector.hot
+    if not _lacks(detector.readout):
+        counts = counts + detector.readout * jax.random.normal(read, shape, dtype)
+    return counts
+
+
+def _lacks(part) -> bool:
+    return isinstance(part, int | float) and part == 0

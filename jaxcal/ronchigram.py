@@ -114,11 +114,38 @@ def quadrature(focal_spread, source_size, focal_nodes: int = 5, source_nodes: in
 
 def phase_plate(phases, size: int, radius: float):
     """Aperture times exp(-i chi), (size, size) complex, in FFT order, of edge phases (25,), rad."""
-    x, y = _fft_lines(size, radius, phases.dtype)
+    return _spread(_wave(phases, *lines(_around(size, radius), radius), radius), size)
+
+
+def _wave(phases, x, y, radius: float):
+    """The same at angles x (1, n) and y (n, 1), in their order."""
+    x, y = _as(phases.dtype, x, y)
     waves = aberrations.chi(phases / (2 * jnp.pi), x, y)
     angle = 2 * jnp.pi * (waves - jnp.round(waves))  # whole waves dropped: float32 keeps the rest
     pupil = amplitude(x, y, radius)
     return jax.lax.complex(pupil * jnp.cos(angle), -pupil * jnp.sin(angle))
+
+
+def _around(size: int, radius: float) -> int:
+    """Side of a square that holds the aperture with its edge, pixels."""
+    return min(size, 2 * math.ceil(radius + EDGE_PIXELS) + 2)
+
+
+def _spread(square, size: int):
+    """A square, of even side or whole, in the middle of (size, size) zeros, in FFT order."""
+    half, empty = len(square) // 2, size - len(square)
+    if empty == 0:
+        return jnp.fft.ifftshift(square)
+    columns = jnp.zeros((len(square), empty), square.dtype)
+    rows = jnp.concatenate([square[:, half:], columns, square[:, :half]], 1)
+    return jnp.concatenate([rows[half:], jnp.zeros((empty, size), square.dtype), rows[:half]])
+
+
+def _middle(frame, side: int):
+    """The middle (side, side) of a frame (N, N) in FFT order, centre at (side/2, side/2)."""
+    half = side // 2
+    rows = jnp.concatenate([frame[-half:], frame[: side - half]])
+    return jnp.concatenate([rows[:, -half:], rows[:, : side - half]], 1)
 
 
 def defocus_and_shift(shift, size: int, radius: float):
@@ -127,10 +154,14 @@ def defocus_and_shift(shift, size: int, radius: float):
     Defocus and displacement are sums of a function of x and one of y, so their phase factor is
     the product of two lines and costs no sine or cosine on the grid.
     """
-    x, y = _fft_lines(size, radius, shift.dtype)
+    return _factors(shift, *(np.fft.ifftshift(line) for line in lines(size, radius)))
+
+
+def _factors(shift, x, y):
+    """The two lines of a node at angles x (1, N) and y (N, 1)."""
     return tuple(
         jnp.exp(-1j * (shift[0] * line**2 + 2 * jnp.pi * displacement * line))
-        for line, displacement in ((x, shift[1]), (y, shift[2]))
+        for line, displacement in zip(_as(shift.dtype, x, y), shift[1:], strict=True)
     )
 
 
@@ -143,6 +174,10 @@ def far_field(plate, transmission, radius: float, slice_defocus=0.0):
         radius: aperture radius, pixels.
         slice_defocus: spacing of the slices as C10 edge phase, rad.
     """
+    return _square(_far_wave(plate, transmission, radius, slice_defocus))
+
+
+def _far_wave(plate, transmission, radius: float, slice_defocus):
     slices, size = transmission.shape[0], transmission.shape[-1]
     if slices > 1:
         entry = jnp.stack([-0.5 * (slices - 1) * slice_defocus, 0.0, 0.0])
@@ -155,30 +190,37 @@ def far_field(plate, transmission, radius: float, slice_defocus=0.0):
     wave = jnp.fft.ifft2(plate) * transmission[0]
     for layer in transmission[1:]:
         wave = jnp.fft.ifft2(jnp.fft.fft2(wave) * step_x * step_y) * layer
-    far = jnp.fft.fft2(wave)
-    return far.real**2 + far.imag**2
+    return jnp.fft.fft2(wave)
 
 
-def ronchigram(phases, transmission, radius: float, nodes: Quadrature, *, slice_defocus=0.0):
+def ronchigram(phases, transmission, radius: float, nodes: Quadrature, *, slice_defocus=0.0,
+               side: int | None = None):
     """Partially coherent Ronchigram (N, N), disc's centre at (N/2, N/2): sum_m w_m I_m.
 
     Args:
         phases: (25,) edge phases, rad; C10 counts at the middle plane of the film.
         transmission, radius, slice_defocus: as of :func:`far_field`.
         nodes: the incoherent sum of :func:`quadrature`.
+        side: even; only the middle (side, side) of the frame, centre at (side/2, side/2).
     """
     size = transmission.shape[-1]
-    plate = phase_plate(phases, size, radius)
+    side = side or size
+    square = lines(_around(size, radius), radius)
+    wave = _wave(phases, *square, radius)
 
     def add(total, node):
         shift, weight = node
-        line_x, line_y = defocus_and_shift(shift, size, radius)
-        frame = far_field(plate * line_x * line_y, transmission, radius, slice_defocus)
-        return total + weight * frame, None
+        line_x, line_y = _factors(shift, *square)
+        plate = _spread(wave * line_x * line_y, size)
+        far = _middle(_far_wave(plate, transmission, radius, slice_defocus), side)
+        return total + weight * _square(far), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros((size, size), phases.dtype), nodes)
-    return jnp.fft.fftshift(total)
+    return jax.lax.scan(add, jnp.zeros((side, side), phases.dtype), nodes)[0]
 
 
-def _fft_lines(size, radius, dtype):
-    return (jnp.asarray(np.fft.ifftshift(line), dtype) for line in lines(size, radius))
+def _square(wave):
+    return wave.real**2 + wave.imag**2
+
+
+def _as(dtype, *values):
+    return (jnp.asarray(value, dtype) for value in values)

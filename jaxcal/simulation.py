@@ -45,6 +45,12 @@ class Grid(NamedTuple):
     size: int
     radius: float
 
+    @property
+    def side(self) -> int:
+        """Of the square about the disc that its spectrum needs, with the reach of a camera's blur:
+        what lies outside is dark field."""
+        return min(self.size, 2 * math.ceil(self.radius + 8.0))
+
 
 def _log_uniform(key, low, high):
     return jnp.exp(_uniform(key, math.log(low), math.log(high)))
@@ -127,7 +133,7 @@ def film(key, instrument: Instrument, grid: Grid, slices: int):
 
 
 def frame(key, instrument: Instrument, phases, grid: Grid, *, slices: int = 1,
-          focal_nodes: int = 3):
+          focal_nodes: int = 3, side: int | None = None):
     """One exposure (N, N) of a fresh area, counts (electrons per pixel, no offset), float32.
 
     The source size is in the film's spectrum, where it acts for a weak film. Call
@@ -136,12 +142,14 @@ def frame(key, instrument: Instrument, phases, grid: Grid, *, slices: int = 1,
 
     Args:
         phases: (25,) edge phases of the full state, rad (residuals included by the caller).
+        side: even; only the middle (side, side) is exposed, the disc's centre at (side/2, side/2).
     """
     area, exposure = jax.random.split(key)
     transmission = film(area, instrument, grid, slices)
     nodes = ronchigram.quadrature(instrument.focal_spread, 0.0, focal_nodes, 1)
     intensity = ronchigram.ronchigram(
-        phases, transmission, grid.radius, nodes, slice_defocus=instrument.thickness / slices)
+        phases, transmission, grid.radius, nodes, slice_defocus=instrument.thickness / slices,
+        side=side)
     camera = detector.Detector(
         dose=instrument.electrons / (jnp.pi * grid.radius**2),
         blur=instrument.blur * grid.radius,

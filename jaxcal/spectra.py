@@ -158,11 +158,11 @@ def power_spectrum(frame, disc: Disc):
     phase_y = 2 * jnp.pi * y[:, None] * jnp.asarray(FREQUENCY_Y[ROWS // 2 :], dtype)
     # Accelerators multiply float32 with fewer bits unless told otherwise.
     product = partial(jnp.matmul, precision="highest")
-    along_cos, along_sin = (product(contrast, f(phase_x)) for f in (jnp.cos, jnp.sin))
+    across, along = (jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], 1)
+                     for phase in (phase_x, phase_y))
     # sum c exp(-i(a + b)) for +b and -b from the four products of cosines and sines
-    cc, cs, sc, ss = (
-        product(f(phase_y).T, along) for f in (jnp.cos, jnp.sin) for along in (along_cos, along_sin)
-    )
+    (cc, cs), (sc, ss) = (jnp.split(half, 2, axis=1) for half in jnp.split(
+        product(along.T, product(contrast, across)), 2))
     plus = (cc - ss) ** 2 + (cs + sc) ** 2
     minus = (cc + ss) ** 2 + (cs - sc) ** 2
     edge = jnp.zeros_like(plus[:1])  # f_y = -32, outside MASK

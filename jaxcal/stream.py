@@ -113,8 +113,9 @@ def simulate(key, bucket: Bucket) -> Batch:
     waves = draw_state(state_key, bucket.lowest, bucket.highest)
     waves = waves + instrument.residual / (2 * jnp.pi)
     frame = simulation.frame(
-        frame_key, instrument, 2 * jnp.pi * waves, bucket.grid, slices=bucket.slices)
-    middle = bucket.grid.size // 2
+        frame_key, instrument, 2 * jnp.pi * waves, bucket.grid, slices=bucket.slices,
+        side=bucket.grid.side)
+    middle = bucket.grid.side // 2
     wrong = 0.004 * jax.random.normal(disc_key, (3,), jnp.float32)  # errors of the measured disc
     disc = spectra.Disc(*(middle + wrong[:2] * bucket.grid.radius),
                         bucket.grid.radius * (1 + wrong[2]))

@@ -113,6 +113,15 @@ def test_readout_noise_alone_where_no_beam_is():
     assert_allclose([frames.mean(), frames.std()], [20, 4], rtol=0.01)
 
 
+def test_what_a_detector_lacks_is_not_computed_and_changes_nothing():
+    key, camera = jax.random.key(3), Detector(dose=30.0, blur=0.7)
+    zeros = camera._replace(scintillator=jnp.float32(0.0), readout=jnp.float32(0.0))
+    assert_allclose(detector.expose(key, FLAT, camera), detector.expose(key, FLAT, zeros))
+    plain = str(jax.make_jaxpr(lambda made: detector.expose(key, made, camera))(FLAT))
+    full = str(jax.make_jaxpr(detector.expose)(key, FLAT, zeros))
+    assert 0 < plain.count("fft") < full.count("fft")
+
+
 def test_exposures_differ_and_repeat_by_key():
     camera, key = Detector(dose=30.0), jax.random.key(5)
     first, again = (detector.expose(key, FLAT, camera) for _ in range(2))

@@ -157,6 +157,18 @@ def test_parts_equal_the_reference():
     assert_allclose(far, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("size, radius, side", [(64, 20.0, 44), (64, 20.0, 64), (63, 31.0, 40)])
+def test_the_middle_of_a_frame_alone(size, radius, side):
+    """Also where the aperture is as wide as the grid, and where the grid is odd."""
+    layers, values = film(5, 2, size=size), draw(2, 5.0)
+    whole = rg.ronchigram(values, layers, radius, NODES, slice_defocus=0.3)
+    assert_allclose(whole, reference.ronchigram(
+        values, np.asarray(layers), radius, NODES, slice_defocus=0.3), atol=1e-10)
+    first = size // 2 - side // 2
+    found = rg.ronchigram(values, layers, radius, NODES, slice_defocus=0.3, side=side)
+    assert_allclose(found, whole[first : first + side, first : first + side], atol=1e-12)
+
+
 @pytest.mark.parametrize("largest", [76.0, 764.0])
 def test_float32_error_is_that_of_the_phase(largest):
     """Relative L2 error of a frame at most eps32 max|chi|: a whole frame of 128 pixels."""

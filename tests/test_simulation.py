@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import aberrations as ab
-from jaxcal import detector, ronchigram, simulation, specimen, spectra
+from jaxcal import detector, ronchigram, simulation, specimen, spectra, stream
 from jaxcal.optics import Optics, edge_phases
 from jaxcal.reference import ronchigram as reference
 
@@ -122,6 +122,28 @@ def test_the_noise_is_that_of_the_dose(scintillator):
 
 
 # What does not change the frame, or its spectrum
+
+
+@pytest.mark.parametrize("bucket", stream.BUCKETS)
+def test_the_middle_of_a_frame_is_enough_for_its_spectrum(bucket):
+    """Under the spectrum's window it is that of the whole frame, through a narrow and a wide blur:
+    to 3e-4 of the dose rms, a hundredth of the noise of 1,000 electrons a pixel. (The narrow one
+    rings a little where the square ends.)"""
+    grid, phases = bucket.grid, jnp.asarray(state(), jnp.float32)
+    seen = simulation.film(jax.random.key(0), instrument(3), grid, 1)
+    nodes = ronchigram.quadrature(jnp.float32(0.5), jnp.float32(0.0), 1, 1)
+    y, x = np.indices((grid.side, grid.side)) - grid.side // 2
+    window = np.asarray(spectra.window(np.hypot(x, y) / grid.radius))
+    first = grid.size // 2 - grid.side // 2
+    for blur in (0.3, 1.3):
+        camera = detector.Detector(
+            dose=1.0, blur=blur / 64 * grid.radius, pixel=grid.radius / 64)
+        whole, middle = (np.asarray(detector.expected(ronchigram.ronchigram(
+            phases, seen, grid.radius, nodes, side=side), camera))
+            for side in (grid.size, grid.side))
+        assert whole.shape == (grid.size,) * 2 and middle.shape == (grid.side,) * 2
+        off = whole[first : first + grid.side, first : first + grid.side] - middle
+        assert np.sqrt(np.sum((window * off) ** 2) / np.sum(window**2)) < 3e-4
 
 
 def test_areas_and_exposures_follow_the_key():
