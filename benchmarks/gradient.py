@@ -1,10 +1,11 @@
 """The gradient of a spectrum's misfit by 25 aberrations, through the simulator.
 
-The frame of `benchmarks.simulate` without noise, its log spectrum, and the squared distance from
-another state's. ``jaxcal`` differentiates backwards through all of it; ``torch`` does the same
-through PyTorch's version of the same sums; ``numpy`` takes central differences of the reference, 50
-evaluations, which is what one has without derivatives. The deviation is the largest of the
-components from those differences, over the largest component.
+The frame of `benchmarks.simulate` without noise, the logarithm of its power spectrum (over the
+mean, with a floor, as noise would set one), and the squared distance from another state's.
+``jaxcal`` differentiates backwards through all of it; ``torch`` does the same through PyTorch's
+version of the same sums; ``numpy`` takes central differences of the reference, 50 evaluations,
+which is what one has without derivatives. The deviation is the largest of the components from those
+differences, over the largest component.
 """
 
 import sys
@@ -20,6 +21,7 @@ from jaxcal.reference import spectra as reference_spectra
 
 OFF = 0.3  # rad at the edge, by which the other state differs in each aberration
 STEP = 1e-3  # rad, of the differences
+FLOOR = 0.1  # of the mean power, added before the logarithm: dark bins have none
 
 
 def compiled(size: int, radius: float):
@@ -30,13 +32,14 @@ def compiled(size: int, radius: float):
         nodes = ronchigram.quadrature(spread, 0.0, simulate.NODES, 1)
         intensity = ronchigram.ronchigram(phases, film, radius, nodes)
         frame = detector.expected(intensity, simulate.CAMERA)
-        return jnp.sum((spectra.log_image(spectra.power_spectrum(frame, disc)) - wanted) ** 2)
+        power = jnp.where(jnp.asarray(spectra.MASK), spectra.power_spectrum(frame, disc), 0.0)
+        return jnp.sum((jnp.log(power / jnp.mean(power) + FLOOR) - wanted) ** 2)
 
     return jax.jit(jax.value_and_grad(misfit))
 
 
-def log_image(phases, film, spread, radius: float):
-    """Log spectrum (ROWS, COLUMNS) of the frame without noise, by the reference."""
+def logarithm(phases, film, spread, radius: float):
+    """Of the power spectrum (ROWS, COLUMNS) of the frame without noise, by the reference."""
     size = film.shape[-1]
     intensity = reference.ronchigram(
         phases, film, radius, reference.quadrature(spread, 0.0, simulate.NODES, 1))
@@ -44,13 +47,14 @@ def log_image(phases, film, spread, radius: float):
     blurred = simulate.CAMERA.dose * np.fft.irfft2(
         np.fft.rfft2(intensity) * mtf, s=intensity.shape)
     power = reference_spectra.power_spectrum(blurred, (size // 2, size // 2, radius))
-    return reference_spectra.log_image(power)
+    power = np.where(reference_spectra.MASK, power, 0.0)
+    return np.log(power / power.mean() + FLOOR)
 
 
 def with_numpy(phases, film, spread, wanted, radius: float):
     """Misfit and gradient (25,) by central differences of the reference."""
     def misfit(phases):
-        return float(((log_image(phases, film, spread, radius) - wanted) ** 2).sum())
+        return float(((logarithm(phases, film, spread, radius) - wanted) ** 2).sum())
 
     steps = STEP * np.eye(len(phases))
     slopes = [(misfit(phases + step) - misfit(phases - step)) / (2 * STEP) for step in steps]
@@ -76,12 +80,11 @@ def with_torch(phases, film, spread, wanted, radius: float):
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
     power = power / ((inside**2).sum() * radius**2)
-    mask = torch.from_numpy(reference_spectra.MASK)
-    log = torch.where(mask, torch.log(torch.where(mask, power, 1.0)), 0.0)
-    image = torch.where(mask, log - log.sum() / mask.sum(), 0.0)
+    power = torch.where(torch.from_numpy(reference_spectra.MASK), power, 0.0)
+    image = torch.log(power / power.mean() + FLOOR)
     value = ((image - torch.tensor(wanted, dtype=torch.float32)) ** 2).sum()
     value.backward()
-    return float(value), phases.grad.numpy()
+    return value.item(), phases.grad.numpy()
 
 
 def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dict]:
@@ -89,7 +92,7 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dic
     entries = []
     for size, radius in cases:
         phases, film, spread = simulate.problem(size, radius)
-        wanted = log_image(phases + OFF, film, spread, radius)
+        wanted = logarithm(phases + OFF, film, spread, radius)
         single = (*(jnp.asarray(part, kind) for part, kind in (
             (phases, jnp.float32), (film, jnp.complex64), (spread, jnp.float32),
             (wanted, jnp.float32))),)

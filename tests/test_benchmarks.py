@@ -41,9 +41,11 @@ from benchmarks import (  # noqa: E402
     coverage,
     e_step,
     faults,
+    gradient,
     provenance,
     reality,
     roofline,
+    scaling,
     simulate,
     steps,
     timing,
@@ -98,6 +100,52 @@ def test_simulate_agrees_with_numpy_and_the_others_that_are_installed(monkeypatc
         else:
             np.testing.assert_allclose(fast, frame, atol=1e-4 * frame.max())
             np.testing.assert_allclose(fast_image[bright], image[bright], atol=0.02)
+
+
+def test_gradient_is_that_of_differences_and_of_pytorch_where_there_is_one():
+    [entry] = gradient.run(1, ((96, 24.0),))
+    assert entry["deviation"] < 1e-3 and {"jaxcal", "numpy"} <= set(entry["seconds"])
+    if "torch" in entry["seconds"]:
+        case = simulate.problem(96, 24.0)
+        wanted = gradient.logarithm(case[0] + gradient.OFF, *case[1:], 24.0)
+        value, slopes = gradient.with_torch(*case, wanted, 24.0)
+        expected, differences = gradient.with_numpy(*case, wanted, 24.0)
+        np.testing.assert_allclose(value, expected, rtol=1e-3)
+        np.testing.assert_allclose(slopes, differences, atol=1e-3 * np.abs(differences).max())
+
+
+def test_scaling_lays_a_power_law_and_judges_it(monkeypatch, tmp_path, document, capsys):
+    """Each case once, the usual one shared by all curves; what is too steep or large is told."""
+    for power, peak_mb, status in ((1.5, 800.0, 0), (3.0, 800.0, 1), (1.5, 1200.0, 1)):
+        asked = []
+
+        def apart(*arguments, power=power, peak_mb=peak_mb, asked=asked):
+            case = json.loads(arguments[1])
+            asked.append(case)
+            if not case:
+                return {"candidates": 10, "frames": 8, "before_mb": 400.0, "peak_mb": peak_mb,
+                        "seconds": 2.0, "failed": 0}
+            return [case["frames"] * case["candidates"] / 1024 * (case["pixels"] / 256) ** power]
+
+        monkeypatch.setattr(scaling, "apart", apart)
+        assert scaling.main(["--json", str(tmp_path / "made.json"),
+                             "--document", str(document)]) == status
+        assert len(asked) == len({json.dumps(case) for case in asked}) == 12
+        made = json.loads((tmp_path / "made.json").read_text())
+        found = {name: curve["exponent"] for name, curve in made["curves"].items()}
+        np.testing.assert_allclose(
+            [found[name] for name in scaling.CURVES], [1.0, 1.0, 0.0, power], atol=1e-9)
+        assert "| pixels |" in document.read_text(encoding="utf-8")
+
+
+def test_scaling_scores_in_blocks_and_makes_finer_frames():
+    told = scaling.memory(1500)
+    assert told["candidates"] == 1500 and told["failed"] == 0
+    assert 0 < told["before_mb"] <= told["peak_mb"]
+    made = scaling.series(2, 3, 512, 1)
+    assert made.frames.shape == (2, 512, 512) and made.knob_names == ("C10", "C12a", "C12b")
+    usual = scaling.series(2, 3, 256, 1)
+    assert made.optics.radius_pixels == pytest.approx(2 * usual.optics.radius_pixels)
 
 
 def test_train_has_a_step_and_an_encoding_and_agrees_with_pytorch_where_there_is_one():
