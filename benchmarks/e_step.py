@@ -3,7 +3,8 @@
 The work of a candidate: the map's prediction at every frame, the symmetrised Gaussian process over
 the frames, the nuisances integrated out. ``numpy_loop`` and ``numpy_batch`` are the same algebra in
 float64, written below from the equations of :mod:`jaxcal.latent_map`; they differ only in how many
-candidates share a call. The deviation is the largest difference of a log likelihood from the
+candidates share a call. ``network alone`` and ``factors alone`` are parts of jaxcal's own work: the
+map's predictions, and the Cholesky factors over the frames. The deviation is the largest difference of a log likelihood from the
 NumPy one, over the spread of the log likelihoods.
 """
 
@@ -113,12 +114,17 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int =
                   np.asarray(models.STATE_SCALE, np.float32), models.latent_map.SIMULATED_PRIOR)
     numpy_map = NumpyMap(network)
     score = jax.jit(lambda p, parameters, data: em.score_all(p, parameters, data, map_))
+    predict, factor = jax.jit(jax.vmap(jax.vmap(network))), jax.jit(jnp.linalg.cholesky)
     entries = []
     for count in frames:
         data, positions = problem(count, candidates)
         parameters = em.initial_parameters(map_, data)
         timings = {"jaxcal": timing.measure(
             score, positions, parameters, data, repetitions=repetitions)}
+        states = jax.vmap(lambda p, q=parameters, d=data: em.states(p, q, d))(positions)
+        kernel = jnp.eye(count) + 0.1 * jnp.ones((candidates, count, count), jnp.float32)
+        timings["network alone"] = timing.measure(predict, states, repetitions=repetitions)
+        timings["factors alone"] = timing.measure(factor, kernel, repetitions=repetitions)
         double = np.asarray(positions, float)
 
         def in_blocks(block, double=double, data=data, hyper=parameters.process):
