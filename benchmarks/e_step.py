@@ -4,8 +4,8 @@ The work of a candidate: the map's prediction at every frame, the symmetrised Ga
 the frames, the nuisances integrated out. ``numpy_loop`` and ``numpy_batch`` are the same algebra in
 float64, written below from the equations of :mod:`jaxcal.latent_map`; they differ only in how many
 candidates share a call. ``network alone`` and ``factors alone`` are parts of jaxcal's own work: the
-map's predictions, and the Cholesky factors over the frames. The deviation is the largest difference of a log likelihood from the
-NumPy one, over the spread of the log likelihoods.
+map's predictions, and the Cholesky factors over the frames. The deviation is the largest difference
+of a log likelihood from the NumPy one, over the spread of the log likelihoods.
 """
 
 import jax
