@@ -10,7 +10,6 @@ another instrument, so that nothing but programs is kept. Writes
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import provenance
+from benchmarks import provenance, timing
 from benchmarks.baselines.interface import acquire_series
 from jaxcal.microscopes import simulated
 
@@ -68,13 +67,8 @@ def main(arguments=None) -> int:
     if options.case:
         print(json.dumps(one(options.case, options.frames, options.repeats)))
         return 0
-    cases = []
-    for knobs in KNOBS:
-        told = subprocess.run(
-            [sys.executable, "-m", "benchmarks.estimate", "--case", knobs, "--frames",
-             str(options.frames), "--repeats", str(options.repeats)],
-            capture_output=True, text=True, check=True)
-        cases.append(json.loads(told.stdout.splitlines()[-1]))
+    cases = [timing.apart("benchmarks.estimate", "--case", knobs, "--frames", options.frames,
+                          "--repeats", options.repeats) for knobs in KNOBS]
     result = {"benchmark": "estimate", "provenance": provenance.provenance(), "cases": cases}
     provenance.write(options.json, result)
     provenance.put("estimate", markdown(result), options.document)

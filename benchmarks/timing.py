@@ -1,6 +1,8 @@
 """Timing in one way for all benchmarks: compilation apart, medians, results waited for."""
 
+import json
 import resource
+import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -41,6 +43,20 @@ def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
         seconds.append(spent)
     lower, median, upper = (float(q) for q in np.percentile(seconds, (25, 50, 75)))
     return Timing(max(first - median, 0.0), median, lower, upper, value)
+
+
+def apart(module: str, *arguments):
+    """What ``python -m module arguments`` prints last, JSON, from a process of its own.
+
+    Raises:
+        RuntimeError: it failed; the message has the end of what it said.
+    """
+    told = subprocess.run([sys.executable, "-m", module, *map(str, arguments)],
+                          capture_output=True, text=True, check=False)
+    if told.returncode:
+        raise RuntimeError(f"{module} {' '.join(map(str, arguments))}: "
+                           f"{told.stderr.strip()[-300:]}")
+    return json.loads(told.stdout.splitlines()[-1])
 
 
 def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation,

@@ -121,14 +121,14 @@ def test_scaling_lays_a_power_law_and_judges_it(monkeypatch, tmp_path, document,
         asked = []
 
         def apart(*arguments, power=power, peak_mb=peak_mb, asked=asked):
-            case = json.loads(arguments[1])
+            case = json.loads(arguments[2])
             asked.append(case)
             if not case:
                 return {"candidates": 10, "frames": 8, "before_mb": 400.0, "peak_mb": peak_mb,
                         "seconds": 2.0, "failed": 0}
             return [case["frames"] * case["candidates"] / 1024 * (case["pixels"] / 256) ** power]
 
-        monkeypatch.setattr(scaling, "apart", apart)
+        monkeypatch.setattr(scaling.timing, "apart", apart)
         assert scaling.main(["--json", str(tmp_path / "made.json"),
                              "--document", str(document)]) == status
         assert len(asked) == len({json.dumps(case) for case in asked}) == 12
