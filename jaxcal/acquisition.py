@@ -118,7 +118,8 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
 
 
 def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Point) -> np.ndarray:
-    """Expected fall of the sum of log(1 + variance of a knob's state / tolerance^2) by one frame.
+    """Expected fall, by one frame, of the sum over the knobs of log(1 + variance / tolerance^2) of
+    the setting that tunes at its time.
 
     Args:
         steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
@@ -148,13 +149,11 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Poin
         return np.asarray(refine.frame_terms(np.float32(phases[k]), physics[k], measured.power[0],
                                              places, problem.layouts)[2], float)
 
-    rows = [problem.free.index(name) for name in problem.knob_names]
-    pick = np.zeros((len(rows), point.z.size))
-    pick[np.arange(len(rows)), rows] = problem.sd.state[rows] / tolerance_nm
-    pick = pick[:, active]
+    then = replace(problem, measured=measured._replace(last=measured.last + 1))
+    wanted = refine.derivatives(point.z, then)[1][:, active] / np.reshape(tolerance_nm, (-1, 1))
 
     def left(information):
-        return np.log1p(np.diag(pick @ np.linalg.solve(information, pick.T))).sum()
+        return np.log1p(np.diag(wanted @ np.linalg.solve(information, wanted.T))).sum()
 
     here, there = (np.delete(np.arange(size), np.arange(at, at + strengths)) for size, strengths in
                    ((point.z.size, frames), (z.size, len(steps))))  # all but the strengths

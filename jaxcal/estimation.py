@@ -312,6 +312,11 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Esti
         gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
             series.knob_names, np.diag(best.gain), strict=True))
         told += f"; the knobs do not act as told: gains {gains}, drift estimated along"
+    elif found.with_drift:
+        drift = ", ".join(f"{name} {nm:+.1f}" for name, nm, order in zip(
+            series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)
+            if order == 1)
+        told += f"; a drift is not excluded and estimated along, from frame to frame {drift} nm"
     if not best.settled:
         told += "; the climb had not settled"
     knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]

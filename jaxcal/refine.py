@@ -29,6 +29,7 @@ from jaxcal.unknowns import (
     glimpse,
     slices,
     with_actuator,
+    with_drift,
 )
 
 LONGEST = 2.0  # step of any unknown, prior standard deviations
@@ -38,13 +39,15 @@ NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move w
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
+DRIFTS = -1.1  # log evidence from which on the answer allows for a drift: unless 3 to 1 speak
+# against it
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
 THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
-ACTUATED = 6  # frames from which on the actuator matrix can be asked for
+ACTUATED = 6  # frames from which on a drift and the actuator matrix can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 EULER = 0.5772156649
 
@@ -77,13 +80,14 @@ class Solution(NamedTuple):
 
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
-    (in ``measured``) of the frames set aside because they do not fit; with_actuator: whether
-    actuator matrix and drift were estimated."""
+    (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator:
+    whether the drift, and whether drift and actuator matrix were estimated."""
 
     solutions: tuple[Solution, ...]
     weights: np.ndarray
     problem: Problem
     unfit: tuple[int, ...]
+    with_drift: bool
     with_actuator: bool
 
 
@@ -196,19 +200,18 @@ def log_evidence(point: Point, problem: Problem) -> float:
     return -point.value - 0.5 * np.linalg.slogdet(point.fisher[np.ix_(active, active)])[1]
 
 
-def asks_for_actuator(point: Point, problem: Problem) -> bool:
-    """Whether actuator matrix and drift are worth a climb: whether the evidence would rise by half
-    of DOUBT with them, to second order."""
-    more = np.flatnonzero((flat(problem.sd) > 0) & ~problem.active)
+def rise(wider: Problem, point: Point, problem: Problem) -> float:
+    """By how much the log evidence would rise, to second order, from the top of a problem to that
+    of a wider one; -inf where it is no wider, or of too few frames."""
+    more = np.flatnonzero(wider.active & ~problem.active)
     if not more.size or len(problem.weights) < ACTUATED:
-        return False
+        return -np.inf
     active = np.flatnonzero(problem.active)
     f = point.fisher
     across = np.linalg.solve(f[np.ix_(active, active)], f[np.ix_(active, more)])
     curve = f[np.ix_(more, more)] - f[np.ix_(more, active)] @ across
     slope = point.gradient[more] - across.T @ point.gradient[active]
-    rise = 0.5 * slope @ np.linalg.solve(curve, slope) - 0.5 * np.linalg.slogdet(curve)[1]
-    return rise > 0.5 * DOUBT  # the second order falls short of a long way
+    return 0.5 * slope @ np.linalg.solve(curve, slope) - 0.5 * np.linalg.slogdet(curve)[1]
 
 
 def tempered(problem: Problem, point: Point) -> Problem:
@@ -249,7 +252,8 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
     best, or come to the same place, are given up. Frames that do not fit are set aside; where the
-    others still ask for the actuator matrix and the drift, these are estimated too.
+    others do not speak against a drift it is estimated too, and the actuator matrix where they ask
+    for it.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -265,9 +269,14 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     points = _front(points, problem)
     report("frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
+    wider = with_drift(problem)
+    if rise(wider, points[0], problem) > DRIFTS:
+        report("refine with a drift", 0.7)
+        problem, points = set_aside(
+            wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
     wider = with_actuator(problem)
-    if asks_for_actuator(points[0], problem):
-        report("refine with the actuator matrix", 0.7)
+    if rise(wider, points[0], problem) > 0.5 * DOUBT:  # the second order falls short of a long way
+        report("refine with the actuator matrix", 0.8)
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
             problem, points = set_aside(wider, freed, steps)
@@ -278,7 +287,8 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     order = np.argsort(-weights)
     return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
                       tuple(np.flatnonzero(problem.weights == 0).tolist()),
-                      bool(np.all(problem.active[flat(problem.sd) > 0])))
+                      bool(np.any(problem.active[slices(problem)["drift"]])),
+                      bool(np.any(problem.active[slices(problem)["gain"]])))
 
 
 def _front(points, problem, behind=BEHIND) -> list[Point]:
@@ -316,21 +326,25 @@ def tuning(found: Unknowns, problem: Problem):
     return x0, inverse, -inverse @ (x0 + problem.measured.last * found.drift)
 
 
+def derivatives(z, problem: Problem):
+    """Derivatives (P, Z) of the knobs' x0 and of the setting that tunes, nm, in z."""
+    _, inverse, tuned = tuning(decode(z, problem), problem)
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    count, sd, part = len(rows), flat(problem.sd), slices(problem)
+    of_state = np.zeros((count, sd.size))
+    of_state[np.arange(count), rows] = 1.0
+    of_tuned = of_state.copy()
+    of_tuned[:, part["drift"]] = problem.measured.last * np.eye(count)
+    of_tuned[:, part["gain"]] = np.kron(np.eye(count), tuned)
+    return of_state * sd, -inverse @ of_tuned * sd
+
+
 def laplace(point: Point, problem: Problem):
     """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
     active = np.flatnonzero(problem.active)
     covariance = np.zeros_like(point.fisher)
     covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
-    _, inverse, tuned = tuning(decode(point.z, problem), problem)
-    rows = [problem.free.index(name) for name in problem.knob_names]
-    count, sd, last = len(rows), flat(problem.sd), problem.measured.last
-    of_state = np.zeros((count, sd.size))
-    of_state[np.arange(count), rows] = 1.0
-    of_tuned = of_state.copy()
-    first = sd.size - count
-    of_tuned[:, first:] = last * np.eye(count)
-    of_tuned[:, first - count**2 : first] = np.kron(np.eye(count), tuned)
-    of_state, of_tuned = of_state * sd, -inverse @ of_tuned * sd
+    of_state, of_tuned = derivatives(point.z, problem)
     return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
 
 

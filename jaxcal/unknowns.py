@@ -144,6 +144,14 @@ def glimpse(problem: Problem) -> Problem:
                    layouts=(tiles.GLIMPSE,))
 
 
+def with_drift(problem: Problem) -> Problem:
+    """The problem with the drift among the unknowns."""
+    active = problem.active.copy()
+    drift = slices(problem)["drift"]
+    active[drift] = flat(problem.sd)[drift] > 0
+    return replace(problem, active=active)
+
+
 def with_actuator(problem: Problem) -> Problem:
     """The problem with the actuator matrix and the drift among the unknowns."""
     return replace(problem, active=flat(problem.sd) > 0)

@@ -57,8 +57,8 @@ def _benchmark(name, *arguments, minutes, lines=False, json_name=None, quick=Non
                 alone)
 
 
-def _coverage(frames: int, instruments: int, minutes: float) -> Step:
-    return _benchmark("coverage", "--frames", str(frames), "--instruments", str(instruments),
+def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step:
+    return _benchmark("coverage", "--frames", str(frames), "--instruments", str(instruments), *more,
                       minutes=minutes, lines=True)
 
 
@@ -71,10 +71,11 @@ STEPS = {
     "nuts": _benchmark("nuts", minutes=3),
     "reality": _benchmark("reality", "--frames", "4,8,12", "--published", minutes=12,
                           series="--folder", alone=False),
-    "coverage": _coverage(8, 120, 5.5),
+    "coverage": _coverage(8, 100, 5),
+    "coverage_drift": _coverage(8, 40, 2, "--drift", "0.5"),
     "coverage_5": _coverage(5, 40, 2),
     "coverage_10": _coverage(10, 40, 3),
-    "coverage_20": _coverage(20, 40, 6),
+    "coverage_20": _coverage(20, 30, 4.5),
     "closed_loop": _benchmark("closed_loop", "--runs", "12", minutes=15, lines=True),
     "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "16", minutes=8,
                                       lines=True, json_name="closed_loop_latents"),

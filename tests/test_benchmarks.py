@@ -399,7 +399,8 @@ def test_coverage_of_errors_that_are_as_wide_as_stated():
 
     def rows(wide):
         return [{"error_nm": (wide * random.standard_normal(7)).tolist(), "sd_nm": [1.0] * 7,
-                 "bound_nm": [0.8] * 7, "actuator": False, "unfit": 0, "seconds": 1.0}
+                 "bound_nm": [0.8] * 7, "actuator": False, "drift": False, "unfit": 0,
+                 "seconds": 1.0}
                 for _ in range(400)]
 
     good = coverage.summarise([*rows(1.0), {"failed": "dark"}])

@@ -1,7 +1,9 @@
 """The refinement on series made by the theory itself: the truth is known and the model is right."""
 
 from dataclasses import replace
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,19 +27,25 @@ def blank(steps=STEPS):
     return unknowns.problem(measured, KNOBS, OPTICS, 108.0)
 
 
+@partial(jax.jit, static_argnames=("places", "layout"))
+def windows(phases, physics, places, layout):
+    """Expected spectra (K, B) of the windows of one frame."""
+    def one(window):
+        points = hologram.lay_out(phases, places, physics, *window, layout)
+        return hologram.spectrum(phases, physics, points, layout)
+
+    return jax.lax.map(one, tuple(jnp.asarray(m, phases.dtype) for m in layout.moments))
+
+
 def expected(z, problem):
     """Expected spectra of every frame."""
     phases, physics, _ = unknowns.frames_of(z, problem)
     places = tuple(aberrations.indices(problem.free).tolist())
-    return [tuple(
-        np.stack([np.asarray(hologram.spectrum(
-            np.float32(p), made, hologram.lay_out(
-                np.float32(p), places, made, np.float32(centre), np.float32(width), layout),
-            layout)) for centre, width in zip(*layout.moments, strict=True)])
-        for layout in tiles.LAYOUTS) for p, made in zip(phases, physics, strict=True)]
+    return [tuple(np.asarray(windows(np.float32(p), made, places, layout))
+                  for layout in tiles.LAYOUTS) for p, made in zip(phases, physics, strict=True)]
 
 
-def made(truth=None, steps=STEPS, seed=0, gain=None):
+def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None):
     """A problem whose spectra the theory made, and the z that made them. Neighbouring bins are
     independent here, so that the likelihood sees about three times the information it counts on.
     """
@@ -46,6 +54,8 @@ def made(truth=None, steps=STEPS, seed=0, gain=None):
     z = unknowns.start(problem, tuple(state), list(state.values()))
     if gain is not None:
         z[unknowns.slices(problem)["gain"]] = np.ravel((gain - np.eye(3)) / problem.sd.gain)
+    if drift is not None:
+        z[unknowns.slices(problem)["drift"]] = drift / problem.sd.drift
     random = np.random.default_rng(seed)
     power = tuple(tuple((p * random.exponential(size=p.shape)).astype(np.float32) for p in frame)
                   for frame in expected(z, unknowns.with_actuator(problem)))
@@ -158,7 +168,21 @@ def test_knobs_that_act_otherwise_are_found_out():
     error = best.tuned_knobs_nm - wanted
     assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(best.tuned_covariance_nm2)))
     exact, z = made()
-    assert not refine.solve(exact, [z]).with_actuator
+    found = refine.solve(exact, [z])
+    assert not found.with_actuator and not found.with_drift
+
+
+@pytest.mark.slow
+def test_a_drift_is_found_and_told_from_the_knobs():
+    """What counts is the setting that tunes at the last frame, six frames after the start."""
+    drift = np.array([0.8, -0.5, 0.3])
+    problem, z = made(drift=drift, steps=STEPS[:6])
+    found = refine.solve(problem, [np.where(problem.active, z, 0.0)])
+    best = found.solutions[0]
+    assert found.with_drift and not found.with_actuator
+    sd = np.sqrt(np.diag(best.tuned_covariance_nm2))
+    wanted = -(np.array([60, -45, 30.0]) + problem.measured.last * drift)
+    assert np.all(np.abs(best.tuned_knobs_nm - wanted) < 3 * sd)
 
 
 def test_widths_of_the_tuning_setting_are_propagated(found):
@@ -197,28 +221,29 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
     assert part["drift"].stop == point.z.size
 
 
-def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found):
-    """One more frame there, its strength unknown too: log(1 + variance) of both."""
-    problem, point = found.problem, found.solutions[0].point
+@pytest.mark.parametrize("widen", [lambda problem: problem, unknowns.with_drift])
+def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
+    """One more frame there, its strength unknown too: log(1 + variance) of both, of what tunes at
+    that frame's time."""
+    problem = widen(found.problem)
+    point = refine.evaluate(found.solutions[0].point.z, problem)
     steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
     gains = acquisition.step_gain(steps, tolerance, problem, point)
-    part = unknowns.slices(problem)["strength"]
+    part, measured = unknowns.slices(problem)["strength"], problem.measured
+    later = measured._replace(last=measured.last + 1)
+
+    def left(point, problem):
+        return np.log1p(np.diag(refine.laplace(point, problem)[1]) / tolerance**2).sum()
+
     for step, gain in zip(steps, gains, strict=True):
-        measured = problem.measured
-        longer = unknowns.problem(measured._replace(
+        longer = widen(unknowns.problem(later._replace(
             power=(*measured.power, measured.power[0]), knobs=np.vstack([measured.knobs, step]),
-            number=np.append(measured.number, measured.last + 1)), KNOBS, OPTICS, 108.0)
+            number=np.append(measured.number, later.last)), KNOBS, OPTICS, 108.0))
         longer = replace(longer, mean=longer.mean._replace(noise=problem.mean.noise),
                          weights=np.append(problem.weights, problem.weights.max()))
-        z = np.insert(point.z, part.stop, 0.0)
-        fisher = refine.evaluate(z, longer).fisher
-        open_ = []
-        for full, chosen in ((point.fisher, problem.active), (fisher, longer.active)):
-            active = np.flatnonzero(chosen)
-            inverse = np.linalg.inv(full[np.ix_(active, active)])
-            open_.append(np.sum(np.log1p(
-                np.diag(inverse)[:3] * (problem.sd.state[:3] / tolerance) ** 2)))
-        assert_allclose(gain, open_[0] - open_[1], rtol=1e-3)
+        there = refine.evaluate(np.insert(point.z, part.stop, 0.0), longer)
+        before = left(point, replace(problem, measured=later))
+        assert_allclose(gain, before - left(there, longer), rtol=1e-3)
 
 
 def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):

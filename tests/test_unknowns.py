@@ -65,6 +65,9 @@ def test_actuator_and_drift_wait_until_asked_for():
     assert_array_equal(wide.active[part["gain"]].reshape(3, 3),
                        [[1, 1, 0], [1, 1, 0], [0, 0, 1]])  # orders do not mix
     assert_array_equal(wide.active[part["drift"]], [1, 1, 0])  # only the first order drifts
+    drifting = unknowns.with_drift(plain)
+    assert_array_equal(drifting.active[part["drift"]], [1, 1, 0])
+    assert_array_equal(drifting.active[: part["drift"].start], plain.active[: part["drift"].start])
 
 
 def test_a_start_is_its_state():
