@@ -3,12 +3,12 @@
     python -m benchmarks.coverage [--instruments 500] [--frames 8] [--drift 0] [--full]
 
 Simulation-based calibration of the refinement: instruments, films, cameras and states are drawn
-from the prior, seven knobs are set at random within +-120 nm (C21, C23: +-500 nm), and the setting that
-tunes the seven at the last frame is refined from the spectra. C10 and C12 drift by a normal
-deviate times ``--drift`` nm a frame. The climb starts from the truth displaced by what EM usually
-leaves (10 nm; 200 nm of C21 and C23), ``--full`` finds its start by EM as `estimate` does. The
-truth's rank in the posterior should be uniform, and an interval should cover it as often as it
-says. The Cramer-Rao bound is the inverse Fisher information, prior included, at the truth.
+from the prior, seven knobs are set at random within +-120 nm (C21, C23: +-500 nm), and the setting
+that tunes them at the last frame is refined from the spectra. C10 and C12 drift by a normal deviate
+times ``--drift`` nm a frame. The climb starts from the truth displaced by what EM usually leaves
+(10 nm; 200 nm of C21 and C23), ``--full`` finds its start by EM as `estimate` does. The truth's
+rank in the posterior should be uniform, and an interval should cover it as often as it says. The
+Cramer-Rao bound is the inverse Fisher information, prior included, at the truth.
 
 An instrument is kept as soon as it is done; after an interruption the same command goes on. Writes
 ``benchmarks/results/coverage.json``, one part for each form and number of frames, and the table in
@@ -153,8 +153,8 @@ def main(arguments=None) -> int:
     if options.instruments < 2 or options.frames < 1 or not options.drift >= 0:
         parser.error("--instruments should be at least 2, --frames 1, --drift not negative")
     model = models.load() if options.full else None
-    wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift, "code": provenance.code(),
-              "model": provenance.digest(provenance.MODEL)}
+    wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift,
+              "code": provenance.code(), "model": provenance.digest(provenance.MODEL)}
     done = closed_loop.kept(options.lines, wanted)
     for seed in range(10_000, 10_000 + options.instruments):
         if seed not in done:

@@ -39,8 +39,7 @@ NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move w
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
-DRIFTS = -1.1  # log evidence from which on the answer allows for a drift: unless 3 to 1 speak
-# against it
+DRIFTS = 0.0  # log evidence from which on the answer allows for a drift
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
 THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
