@@ -92,14 +92,16 @@ def estimate(arguments):
             status = max(status, _report(error, path))
             continue
         from jaxcal import results
+        from jaxcal.series import read_truth
 
+        truth_nm = read_truth(path)
         answers[series.name] = results.entry(answer)
         _write_json(arguments.json, answers)
         entries[series.name] = answer, series.optics
         _write_nexus(arguments.nexus, entries)
-        console.estimate_table(series.name, answer, _limits(series))
+        console.estimate_table(series.name, answer, _limits(series), truth_nm)
         if arguments.report is not None:
-            runs.append((series, answer))
+            runs.append((series, answer, truth_nm))
     if arguments.report is not None:
         _write_report(arguments.report, runs, arguments.seed)
     return status

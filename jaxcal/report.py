@@ -29,7 +29,7 @@ def write_report(path, runs, *, seed=None):
     Args:
         path: file to write, whole or not at all.
         runs: a `jaxcal.Calibration`, or a list whose items are each a `Calibration` or a pair
-            (`Series`, `Estimate`).
+            (`Series`, `Estimate`), or these two and the hidden state {name: nm} where it is known.
         seed: the seed of the run, for the record.
 
     Example:
@@ -59,9 +59,9 @@ class _Run:
             self.applied_nm, self.verdict = run.applied_knobs_nm, run.verdict
             self.limits_nm = np.asarray(run.limits_nm, float)
         else:
-            self.series, self.estimate = run
-            self.history, self.truth_nm, self.verification, self.applied_nm = (), None, None, None
-            self.verdict = None
+            self.series, self.estimate, *truth = run
+            self.truth_nm = truth[0] if truth else None
+            self.history, self.verification, self.applied_nm, self.verdict = (), None, None, None
             places = indices(self.series.knob_names)
             self.limits_nm = quarter_pi_limits_nm(self.series.optics)[places]
         self.names = self.estimate.knob_names

@@ -103,6 +103,17 @@ def test_estimate_writes_the_contract(tmp_path, calls, capsys):
     assert printed.err == ""
 
 
+def test_where_the_truth_is_known_it_stands_beside_the_estimate(tmp_path, calls, capsys):
+    write(tmp_path / "made.h5", standins.series(5), truth_nm={"C10": 31.25, "C30": 2e3})
+    page = tmp_path / "page.html"
+    assert run("estimate", tmp_path / "made.h5", "--report", page) == 0
+    printed = capsys.readouterr().out
+    assert "true x0" in printed and "+31.25" in printed
+    assert "true x0" in page.read_text()
+    assert run("estimate", bench(tmp_path)) == 0
+    assert "true x0" not in capsys.readouterr().out
+
+
 def test_options_may_stand_before_the_files(tmp_path, calls):
     out = tmp_path / "out.json"
     assert run("estimate", "--json", out, bench(tmp_path)) == 0

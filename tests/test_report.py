@@ -48,6 +48,13 @@ def test_any_number_of_knobs(names):
         assert f"<td>{name}</td>" in page
 
 
+def test_the_truth_of_a_series_where_it_is_known():
+    pair = standins.series(), standins.estimate()
+    assert "true x0" not in report.render([pair])
+    page = report.render([(*pair, {"C10": 31.25})])
+    assert "true x0" in page and "+31.2" in page
+
+
 def test_several_series_one_section_each():
     runs = [
         (standins.series(name="p01.h5"), standins.estimate()),
