@@ -133,15 +133,17 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Poin
     active = np.flatnonzero(problem.active)
     fisher = point.fisher[np.ix_(active, active)]
     measured = problem.measured
-    number = np.full(len(steps), measured.last + 1)
+    number, count = np.full(len(steps), measured.last + 1), len(problem.knob_names)
     trial = replace(
         problem,
         measured=unknowns.Measured(measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
-        mean=problem.mean._replace(strength=np.zeros(len(steps))),
-        sd=problem.sd._replace(strength=np.full(len(steps), unknowns.STRENGTH_SD)))
-    frames = len(measured.knobs)
-    at = unknowns.slices(problem)["strength"].start
-    z = np.concatenate([point.z[:at], np.zeros(len(steps)), point.z[at + frames :]])
+        mean=problem.mean._replace(strength=np.zeros(len(steps)),
+                                   miss=np.zeros((len(steps), count))),
+        sd=problem.sd._replace(strength=np.full(len(steps), unknowns.STRENGTH_SD),
+                               miss=np.tile(problem.sd.miss[0], (len(steps), 1))))
+    part = unknowns.slices(problem)
+    first, last = part["strength"].start, part["miss"].stop  # of what each frame has for itself
+    z = np.concatenate([point.z[:first], np.zeros(len(steps) * (1 + count)), point.z[last:]])
     phases, physics, slopes = unknowns.frames_of(z, trial)
     places = tuple(aberrations.indices(problem.free).tolist())
 
@@ -155,17 +157,20 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Poin
     def left(information):
         return np.log1p(np.diag(wanted @ np.linalg.solve(information, wanted.T))).sum()
 
-    here, there = (np.delete(np.arange(size), np.arange(at, at + strengths)) for size, strengths in
-                   ((point.z.size, frames), (z.size, len(steps))))  # all but the strengths
+    here = np.r_[:first, last : point.z.size]  # what all frames share, in point.z and in z
+    there = np.r_[:first, first + len(steps) * (1 + count) : z.size]
+    missed = np.any(problem.active[part["miss"]])
     before = left(fisher)
     gains, share = [], problem.weights.max()
     for k, information in enumerate(devices.side_by_side(one, range(len(steps)))):
         slope = np.zeros((slopes.shape[1], point.z.size))
         slope[:, here] = slopes[k][:, there]
         information = share * information
-        own = slopes[k][:, at + k]  # the new frame's own strength is integrated out
+        misses = first + len(steps) + k * count + np.arange(count if missed else 0)
+        own = slopes[k][:, [first + k, *misses]]  # the new frame's own are integrated out
         moved = information @ own
-        information = information - np.outer(moved, moved) / (1 + own @ moved)
+        information = information - moved @ np.linalg.solve(
+            np.eye(own.shape[1]) + own.T @ moved, moved.T)
         slope = slope[:, active]
         gains.append(before - left(fisher + slope.T @ information @ slope))
     return np.array(gains)

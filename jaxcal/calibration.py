@@ -300,7 +300,8 @@ def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> 
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")
     good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
-    odd = answer.refinement is not None and answer.refinement.with_actuator
+    found = answer.refinement
+    odd = found is not None and (found.with_actuator or found.with_misses)
     if plan.refined and (disagrees or many or odd) and len(good) >= DIAGNOSED:
         names, optics = answer.knob_names, course.microscope.optics
         alone = []

@@ -317,6 +317,10 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Esti
             series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)
             if order == 1)
         told += f"; a drift is not excluded and estimated along, from frame to frame {drift} nm"
+    if found.with_misses:
+        misses = ", ".join(f"{name} by {nm:.1f}" for name, nm in zip(
+            series.knob_names, best.miss_nm, strict=True) if nm > 0)
+        told += f"; the knobs do not come to rest where they are sent, they miss it by {misses} nm"
     if not best.settled:
         told += "; the climb had not settled"
     knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]

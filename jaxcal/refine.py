@@ -30,6 +30,7 @@ from jaxcal.unknowns import (
     slices,
     with_actuator,
     with_drift,
+    with_misses,
 )
 
 LONGEST = 2.0  # step of any unknown, prior standard deviations
@@ -40,6 +41,7 @@ GLANCE = 12  # steps on the lower frequencies after which the starts are compare
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 DRIFTS = 0.0  # log evidence from which on the answer allows for a drift
+MISSES = 3.0  # log evidence that it takes to believe that knobs do not come to rest where sent
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
 THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
@@ -64,7 +66,9 @@ class Point(NamedTuple):
 
 class Solution(NamedTuple):
     """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
-    (P, P); drift_nm: (P,) per frame; log_evidence; settled: whether the climb ended at the top."""
+    (P, P); drift_nm: (P,) per frame; miss_nm: (P,) by which the knobs miss a setting, standard
+    deviation, 0 where that is not asked; log_evidence; settled: whether the climb ended at the
+    top."""
 
     point: Point
     x0_nm: np.ndarray
@@ -73,14 +77,15 @@ class Solution(NamedTuple):
     tuned_covariance_nm2: np.ndarray
     gain: np.ndarray
     drift_nm: np.ndarray
+    miss_nm: np.ndarray
     log_evidence: float
     settled: bool
 
 
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
-    (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator:
-    whether the drift, and whether drift and actuator matrix were estimated."""
+    (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator,
+    with_misses: whether the drift, drift and actuator matrix, the misses were estimated."""
 
     solutions: tuple[Solution, ...]
     weights: np.ndarray
@@ -88,6 +93,7 @@ class Refinement(NamedTuple):
     unfit: tuple[int, ...]
     with_drift: bool
     with_actuator: bool
+    with_misses: bool
 
 
 @partial(jax.jit, static_argnames=("places", "layouts"))
@@ -184,7 +190,7 @@ def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
     for solution in before.solutions:
         z, ended = np.zeros(problem.active.size), solution.point.z
         for name, place in new.items():
-            if name not in ("state", "strength"):
+            if name not in ("state", "strength", "miss"):
                 z[place] = ended[old[name]]
         for place, name in enumerate(problem.free):
             if name in before.problem.free:
@@ -250,9 +256,9 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
-    best, or come to the same place, are given up. Frames that do not fit are set aside; where the
-    others do not speak against a drift it is estimated too, and the actuator matrix where they ask
-    for it.
+    best, or come to the same place, are given up. Frames that do not fit are set aside. A drift is
+    estimated too where the others do not speak against it, and the actuator matrix, and what the
+    knobs miss their settings by, where they ask for it.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -279,6 +285,11 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
             problem, points = set_aside(wider, freed, steps)
+    wider = with_misses(problem)
+    if rise(wider, points[0], problem) > MISSES:
+        report("refine with what the knobs miss", 0.9)
+        problem, points = set_aside(
+            wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
     found = [solution(point, problem, settled) for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
@@ -287,7 +298,8 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
                       tuple(np.flatnonzero(problem.weights == 0).tolist()),
                       bool(np.any(problem.active[slices(problem)["drift"]])),
-                      bool(np.any(problem.active[slices(problem)["gain"]])))
+                      bool(np.any(problem.active[slices(problem)["gain"]])),
+                      bool(np.any(problem.active[slices(problem)["miss"]])))
 
 
 def _front(points, problem, behind=BEHIND) -> list[Point]:
@@ -307,15 +319,16 @@ def solution(point: Point, problem: Problem, settled: bool) -> Solution:
     """What an end of a climb says about the knobs.
 
     The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift). The
-    covariances are Laplace's with the error of the theory itself, which more frames do not lessen.
+    covariances are Laplace's with the error of the theory itself, which more frames do not lessen;
+    that of the setting that tunes has what knobs, sent there, miss it by.
     """
     found = decode(point.z, problem)
     x0, inverse, tuned = tuning(found, problem)
     of_state, of_tuned = laplace(point, problem)
-    own = theory_nm2(problem)
-    return Solution(point, x0, of_state + own, tuned, of_tuned + inverse @ own @ inverse.T,
-                    np.eye(len(x0)) + found.gain, found.drift, log_evidence(point, problem),
-                    settled)
+    own, misses = theory_nm2(problem), misses_nm(point, problem)
+    of_tuned = of_tuned + inverse @ (own + np.diag(misses**2)) @ inverse.T
+    return Solution(point, x0, of_state + own, tuned, of_tuned, np.eye(len(x0)) + found.gain,
+                    found.drift, misses, log_evidence(point, problem), settled)
 
 
 def tuning(found: Unknowns, problem: Problem):
@@ -345,6 +358,15 @@ def laplace(point: Point, problem: Problem):
     covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
     of_state, of_tuned = derivatives(point.z, problem)
     return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
+
+
+def misses_nm(point: Point, problem: Problem) -> np.ndarray:
+    """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
+    active, part = np.flatnonzero(problem.active), slices(problem)["miss"]
+    variance = np.zeros(point.z.size)
+    variance[active] = np.diag(np.linalg.inv(point.fisher[np.ix_(active, active)]))
+    moment = np.where(problem.active, point.z**2 + variance, 0.0)[part]
+    return np.sqrt((moment.reshape(problem.sd.miss.shape) * problem.sd.miss**2).mean(0))
 
 
 def theory_nm2(problem: Problem) -> np.ndarray:

@@ -3,7 +3,7 @@
 All unknowns in units of their prior are one vector z: the state with the knobs at zero and the
 aberrations that are no knobs; the scale between knobs and optics; the film's spectrum, its
 thickness and its strength in each frame; the noise, the focal spread and the camera's MTF; and,
-where the frames ask for them, the actuator matrix and a drift.
+where the frames ask for them, a drift, the actuator matrix, and what the knobs miss a setting by.
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5) 
 HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of log
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
+MISS_SD_NM = {1: 2.0, 2: 20.0}  # by which knobs miss where they are sent, by order
 
 
 class Measured(NamedTuple):
@@ -43,8 +44,8 @@ class Measured(NamedTuple):
 class Unknowns(NamedTuple):
     """state: (F,) nm; log_scale; film: (K,) log power at the knots; noise: (3,);
     focal_spread, thickness: log nm; blur: log aperture radii; halo: log share;
-    strength: (T,) log power; gain: (P, P) actuator matrix less the identity;
-    drift: (P,) nm per frame."""
+    strength: (T,) log power; miss: (T, P) nm by which the knobs missed the setting of each frame;
+    gain: (P, P) actuator matrix less the identity; drift: (P,) nm per frame."""
 
     state: np.ndarray
     log_scale: np.ndarray
@@ -55,6 +56,7 @@ class Unknowns(NamedTuple):
     blur: np.ndarray
     halo: np.ndarray
     strength: np.ndarray
+    miss: np.ndarray
     gain: np.ndarray
     drift: np.ndarray
 
@@ -110,7 +112,7 @@ def film_prior(unit_per_nm: float):
 
 
 def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float) -> Problem:
-    """The problem of a series; actuator matrix and drift are not active.
+    """The problem of a series; drift, actuator matrix and misses are not active.
 
     Args:
         optics: with the measured semi-angle; radius_pixels: of the aperture's image.
@@ -127,11 +129,12 @@ def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float
     focus, depth, blur = ((np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, blur))
     mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array(NOISE[0]) + [noise, 0, 0], focus[0],
                     depth[0], blur[0], np.log(HALO[0]), np.zeros(frames),
-                    np.zeros((knobs, knobs)), np.zeros(knobs))
+                    np.zeros((frames, knobs)), np.zeros((knobs, knobs)), np.zeros(knobs))
     sd = Unknowns(state_sd_nm(free), SCALE_SD, np.ones(len(film)), np.array(NOISE[1]), focus[1],
-                  depth[1], blur[1], HALO[1], np.full(frames, STRENGTH_SD), gain,
+                  depth[1], blur[1], HALO[1], np.full(frames, STRENGTH_SD),
+                  np.tile([MISS_SD_NM.get(int(n), 0.0) for n in order], (frames, 1)), gain,
                   np.where(order == 1, DRIFT_SD_NM, 0.0))
-    active = flat(sd._replace(gain=np.zeros_like(gain), drift=np.zeros(knobs))) > 0
+    active = np.arange(flat(sd).size) < flat(sd[: sd._fields.index("miss")]).size
     return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
                    active)
 
@@ -146,15 +149,24 @@ def glimpse(problem: Problem) -> Problem:
 
 def with_drift(problem: Problem) -> Problem:
     """The problem with the drift among the unknowns."""
-    active = problem.active.copy()
-    drift = slices(problem)["drift"]
-    active[drift] = flat(problem.sd)[drift] > 0
-    return replace(problem, active=active)
+    return _widened(problem, "drift")
 
 
 def with_actuator(problem: Problem) -> Problem:
     """The problem with the actuator matrix and the drift among the unknowns."""
-    return replace(problem, active=flat(problem.sd) > 0)
+    return _widened(problem, "gain", "drift")
+
+
+def with_misses(problem: Problem) -> Problem:
+    """The problem with what the knobs miss each setting by among the unknowns."""
+    return _widened(problem, "miss")
+
+
+def _widened(problem: Problem, *parts: str) -> Problem:
+    active, open_, place = problem.active.copy(), flat(problem.sd) > 0, slices(problem)
+    for part in parts:
+        active[place[part]] = open_[place[part]]
+    return replace(problem, active=active)
 
 
 def flat(parts: Unknowns) -> np.ndarray:
@@ -203,7 +215,8 @@ def frames_of(z, problem: Problem):
     scale = per_nm * np.exp(power * found.log_scale)
     states = np.zeros((frames, len(per_nm)))
     states[:, free] = found.state
-    states[:, turned] += knobs @ (np.eye(count) + found.gain).T + number[:, None] * found.drift
+    states[:, turned] += (knobs @ (np.eye(count) + found.gain).T + number[:, None] * found.drift
+                          + found.miss)
     phases = states * scale
     focus = np.log(per_nm[0]) + 2 * found.log_scale
     physics = [hologram.Physics(*(np.float32(part) for part in (
@@ -228,4 +241,6 @@ def frames_of(z, problem: Problem):
         row, first = list(free).index(place), part["gain"].start + knob * count
         slopes[:, row, first : first + count] = scale[place] * knobs
         slopes[:, row, part["drift"].start + knob] = scale[place] * number
+        own = part["miss"].start + count * np.arange(frames) + knob
+        slopes[np.arange(frames), row, own] = scale[place]
     return phases[:, free], physics, slopes * flat(problem.sd)

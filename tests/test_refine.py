@@ -45,7 +45,7 @@ def expected(z, problem):
                   for layout in tiles.LAYOUTS) for p, made in zip(phases, physics, strict=True)]
 
 
-def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None):
+def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None, miss=None):
     """A problem whose spectra the theory made, and the z that made them. Neighbouring bins are
     independent here, so that the likelihood sees about three times the information it counts on.
     """
@@ -56,6 +56,8 @@ def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None):
         z[unknowns.slices(problem)["gain"]] = np.ravel((gain - np.eye(3)) / problem.sd.gain)
     if drift is not None:
         z[unknowns.slices(problem)["drift"]] = drift / problem.sd.drift
+    if miss is not None:
+        z[unknowns.slices(problem)["miss"]] = np.ravel(miss / problem.sd.miss)
     random = np.random.default_rng(seed)
     power = tuple(tuple((p * random.exponential(size=p.shape)).astype(np.float32) for p in frame)
                   for frame in expected(z, unknowns.with_actuator(problem)))
@@ -169,7 +171,22 @@ def test_knobs_that_act_otherwise_are_found_out():
     assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(best.tuned_covariance_nm2)))
     exact, z = made()
     found = refine.solve(exact, [z])
-    assert not found.with_actuator and not found.with_drift
+    assert not found.with_actuator and not found.with_drift and not found.with_misses
+
+
+@pytest.mark.slow
+def test_knobs_that_miss_their_settings_are_found_out():
+    """By 5 nm, anew at each frame: x0 is still found within its width, and the setting that tunes
+    is known no better than the knobs come back to it."""
+    miss = 5 * np.random.default_rng(3).standard_normal((6, 3))
+    problem, z = made(miss=miss, steps=STEPS[:6])
+    found = refine.solve(problem, [np.where(problem.active, z, 0.0)])
+    best = found.solutions[0]
+    assert found.with_misses and found.unfit == ()
+    sd = np.sqrt(np.diag(best.covariance_nm2))
+    assert np.all(np.abs(best.x0_nm - [60, -45, 30]) < 3 * sd) and np.all(sd < 6)
+    assert np.all(best.miss_nm > 1.5) and np.all(best.miss_nm < 10)
+    assert np.all(np.sqrt(np.diag(best.tuned_covariance_nm2)) > best.miss_nm)
 
 
 @pytest.mark.slow
@@ -179,7 +196,7 @@ def test_a_drift_is_found_and_told_from_the_knobs():
     problem, z = made(drift=drift, steps=STEPS[:6])
     found = refine.solve(problem, [np.where(problem.active, z, 0.0)])
     best = found.solutions[0]
-    assert found.with_drift and not found.with_actuator
+    assert found.with_drift and not found.with_actuator and not found.with_misses
     sd = np.sqrt(np.diag(best.tuned_covariance_nm2))
     wanted = -(np.array([60, -45, 30.0]) + problem.measured.last * drift)
     assert np.all(np.abs(best.tuned_knobs_nm - wanted) < 3 * sd)
@@ -221,7 +238,8 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
     assert part["drift"].stop == point.z.size
 
 
-@pytest.mark.parametrize("widen", [lambda problem: problem, unknowns.with_drift])
+@pytest.mark.parametrize(
+    "widen", [lambda problem: problem, unknowns.with_drift, unknowns.with_misses])
 def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
     """One more frame there, its strength unknown too: log(1 + variance) of both, of what tunes at
     that frame's time."""
@@ -229,7 +247,8 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
     point = refine.evaluate(found.solutions[0].point.z, problem)
     steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
     gains = acquisition.step_gain(steps, tolerance, problem, point)
-    part, measured = unknowns.slices(problem)["strength"], problem.measured
+    part, measured = unknowns.slices(problem), problem.measured
+    own = [part["strength"].stop, *[part["miss"].stop] * 3]  # of the new frame alone
     later = measured._replace(last=measured.last + 1)
 
     def left(point, problem):
@@ -241,7 +260,7 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
             number=np.append(measured.number, later.last)), KNOBS, OPTICS, 108.0))
         longer = replace(longer, mean=longer.mean._replace(noise=problem.mean.noise),
                          weights=np.append(problem.weights, problem.weights.max()))
-        there = refine.evaluate(np.insert(point.z, part.stop, 0.0), longer)
+        there = refine.evaluate(np.insert(point.z, own, 0.0), longer)
         before = left(point, replace(problem, measured=later))
         assert_allclose(gain, before - left(there, longer), rtol=1e-3)
 

@@ -60,11 +60,14 @@ def test_actuator_and_drift_wait_until_asked_for():
     plain = problem()
     part = unknowns.slices(plain)
     assert not plain.active[part["gain"]].any() and not plain.active[part["drift"]].any()
-    assert plain.active[: part["gain"].start].all()
+    assert plain.active[: part["miss"].start].all()
     wide = unknowns.with_actuator(plain)
     assert_array_equal(wide.active[part["gain"]].reshape(3, 3),
                        [[1, 1, 0], [1, 1, 0], [0, 0, 1]])  # orders do not mix
     assert_array_equal(wide.active[part["drift"]], [1, 1, 0])  # only the first order drifts
+    assert not plain.active[part["miss"]].any() and not wide.active[part["miss"]].any()
+    missing = unknowns.with_misses(plain)
+    assert missing.active[part["miss"]].all() and not missing.active[part["drift"]].any()
     drifting = unknowns.with_drift(plain)
     assert_array_equal(drifting.active[part["drift"]], [1, 1, 0])
     assert_array_equal(drifting.active[: part["drift"].start], plain.active[: part["drift"].start])
