@@ -490,6 +490,7 @@ def test_any_coefficient_may_be_a_knob(model):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_refined_loop_steps_inside_its_limits(model):
     """Three frames, all steps by the spectra; nothing beyond limits."""
     run = calibration.calibrate(microscope(), frames=3, tolerance_nm=0.01, model=model,

@@ -35,12 +35,13 @@ def test_commands_parse(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(find_spec("nion") is None or find_spec("nion.usim_device") is None,
                     reason="pip install '.[nion]': the instrument simulator is not installed")
 def test_the_makers_simulator_is_tuned(tmp_path):
     """All blocks in a process and folder of their own; its controls end within the limits."""
     code = "\n".join(map(block, ("instrument", "camera", "tune")))
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=280,
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=560,
                            capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("tuned - "), ended.stdout
