@@ -64,8 +64,8 @@ def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step
 
 STEPS = {
     "speed": Step(("-m", "benchmarks"), (), 3, {"json": "speed", "document": "results.md"}),
-    "estimate": _benchmark("estimate", minutes=4),
-    "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "1000448", minutes=12),
+    "estimate": _benchmark("estimate", minutes=7),
+    "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "500224", minutes=9),
     "identifiability": _benchmark("identifiability", minutes=3, quick=("--quick",),
                                   picture="identifiability.png"),
     "nuts": _benchmark("nuts", minutes=3),

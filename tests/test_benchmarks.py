@@ -52,6 +52,7 @@ from benchmarks import (  # noqa: E402
     train,
     verification,
 )
+from benchmarks import estimate as whole  # noqa: E402
 
 figures = load("jaxcal_figures_script", ROOT / "scripts" / "figures.py")
 drawing = figures.drawing
@@ -556,3 +557,31 @@ def test_what_a_run_with_faults_breaks(monkeypatch, bench, verdict, broken):
     assert run["broken"] == broken and run["verdict"] == verdict and run["inside"]
     monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: 1 / 0)
     assert faults.one(1, None)["broken"] == ["raised"]
+
+
+def test_whole_estimates_and_calibrations_are_timed_apart(monkeypatch):
+    """Each repetition has an instrument of its own; a calibration takes the frames it needs."""
+    class Bench:
+        def __init__(self, knob_names, seed, hidden_range_nm):
+            self.knob_names, self.seed, self.frames_taken = knob_names, seed, 0
+
+    def acquire_series(bench, knobs):
+        bench.frames_taken = len(knobs)
+        return bench.seed
+
+    def calibrate(bench, seed):
+        asked.append(("calibrate", bench.seed))
+        bench.frames_taken = 7 + seed % 2
+
+    asked = []
+    monkeypatch.setattr(jaxcal, "SimulatedMicroscope", Bench)
+    monkeypatch.setattr(whole, "acquire_series", acquire_series)
+    monkeypatch.setattr(jaxcal, "estimate", lambda series: asked.append(("estimate", series)))
+    monkeypatch.setattr(jaxcal, "calibrate", calibrate)
+    cases = [whole.one(case, 5, 2) for case in whole.CASES]
+    seeds = [whole.FIRST_SEED + k for k in range(3)]
+    assert asked == [*[("estimate", s) for s in seeds] * 2, *[("calibrate", s) for s in seeds]]
+    assert [case["frames"] for case in cases] == [[5] * 3, [5] * 3, [7, 8, 7]]
+    assert all(len(case["again"]) == 2 for case in cases)
+    page = whole.markdown({"cases": cases, "provenance": provenance.provenance()})
+    assert "| calibrate, 7 knobs |" in page and "| 7, 8 |" in page
