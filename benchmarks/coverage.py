@@ -12,7 +12,7 @@ Cramer-Rao bound is the inverse Fisher information, prior included, at the truth
 
 An instrument is kept as soon as it is done; after an interruption the same command goes on. Writes
 ``benchmarks/results/coverage.json``, one part for each form and number of frames, and the table in
-``docs/results.md``; parts that were measured with other code are dropped.
+``docs/results.md``, where each names its commit.
 """
 
 import argparse
@@ -128,11 +128,12 @@ def markdown(result) -> str:
             f"{100 * s['coverage'][str(level)]:.1f}" for level in LEVELS),
             f"{np.sqrt(np.mean(np.square(s['rms_z']))):.2f}",
             f"{min(s['ranks_chi2_p']):.2f} ... {max(s['ranks_chi2_p']):.2f}",
-            f"{s['drift'] / s['instruments']:.0%}"))
+            f"{s['drift'] / s['instruments']:.0%}" if "drift" in s else "",
+            part["provenance"]["commit"][:7]))
         bounds.append((name, *(f"{e:.2g} / {b:.2g} = {r:.2f}" for e, b, r in zip(
             s["rms_error_nm"], s["rms_bound_nm"], s["error_over_bound"], strict=True))))
     head = ("frames", "instruments", *(f"{100 * level:g} % covers" for level in LEVELS),
-            "rms error/sd", "p of uniform ranks, by knob", "allow for a drift")
+            "rms error/sd", "p of uniform ranks, by knob", "allow for a drift", "commit")
     text = [provenance.markdown(head, widths),
             "Root mean square error over that of the bound (nm):",
             provenance.markdown(("frames", *SEVEN), bounds)]
@@ -167,9 +168,8 @@ def main(arguments=None) -> int:
                       *[f"drift {options.drift:g} nm"] * (options.drift > 0)])
     result = json.loads(options.json.read_text()) if options.json.is_file() else {"parts": {}}
     result["provenance"] = provenance.provenance()
-    result["parts"] = {key: part for key, part in result["parts"].items() if all(
-        part["settings"][what] == wanted[what] for what in ("code", "model"))}
-    result["parts"][name] = {"settings": wanted, "summary": summarise(rows), "rows": rows}
+    result["parts"][name] = {"settings": wanted, "provenance": result["provenance"],
+                             "summary": summarise(rows), "rows": rows}
     provenance.write(options.json, result)
     provenance.put("coverage", markdown(result), options.document)
     print(markdown(result))
