@@ -80,7 +80,7 @@ def estimate(arguments):
     _write_nexus(arguments.nexus, entries)
     for path in dict.fromkeys(arguments.series):
         try:
-            series = inputs.read_for(path, answers)
+            series, truth_nm = inputs.read_for(path, answers)
         except ValueError as error:
             status = max(status, _report(error))
             continue
@@ -92,9 +92,7 @@ def estimate(arguments):
             status = max(status, _report(error, path))
             continue
         from jaxcal import results
-        from jaxcal.series import read_truth
 
-        truth_nm = read_truth(path)
         answers[series.name] = results.entry(answer)
         _write_json(arguments.json, answers)
         entries[series.name] = answer, series.optics

@@ -12,7 +12,8 @@ class InputError(ValueError):
 
 
 def read_for(path, answers):
-    """The series of a path, whose base name must not be that of one answered before."""
+    """The series of a path, whose base name must not be that of one answered before, and the truth
+    about it, {name: nm}, or None."""
     from jaxcal import series as series_file
 
     series_file.probe(path)
@@ -22,7 +23,7 @@ def read_for(path, answers):
             f"{path}: another series of this run is called {series.name} too, and results are "
             f"kept by that name; rename one or run them apart"
         )
-    return series
+    return series, series_file.read_truth(path)
 
 
 def microscope(arguments):

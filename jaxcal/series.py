@@ -171,14 +171,19 @@ def read_truth(path):
     """The hidden state a simulated series was made with, {name: nm}; None where none is kept.
 
     Raises:
-        SeriesError: the file is not there or is not HDF5.
+        SeriesError: the file is not there or is not HDF5, or names and values do not belong
+            together.
     """
     try:
         with _open(path) as file:
             if "truth_nm" not in file.attrs or "truth_names" not in file.attrs:
                 return None
             names = [plain_text(name) for name in np.ravel(file.attrs["truth_names"])]
-            return dict(zip(names, np.ravel(file.attrs["truth_nm"]).tolist(), strict=True))
+            values = np.ravel(file.attrs["truth_nm"])
+            if len(names) != len(values) or values.dtype.kind not in "fiu":
+                raise SeriesError("truth_names and truth_nm do not belong together",
+                                  "give one number for each name, or delete both")
+            return dict(zip(names, values.tolist(), strict=True))
     except SeriesError as error:
         raise error.at(path) from None
 

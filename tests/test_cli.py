@@ -114,6 +114,16 @@ def test_where_the_truth_is_known_it_stands_beside_the_estimate(tmp_path, calls,
     assert "true x0" not in capsys.readouterr().out
 
 
+def test_a_truth_that_cannot_be_is_an_error_of_its_series_alone(tmp_path, calls, capsys):
+    broken, good = bench(tmp_path, "bad.h5"), bench(tmp_path)
+    with h5py.File(broken, "a") as file:
+        file.attrs["truth_names"], file.attrs["truth_nm"] = ["C10", "C12a"], [1.0]
+    assert run("estimate", broken, good) == 2
+    printed = capsys.readouterr()
+    assert "bad.h5" in printed.err and "do not belong together" in printed.err
+    assert "p01.h5" in printed.out
+
+
 def test_options_may_stand_before_the_files(tmp_path, calls):
     out = tmp_path / "out.json"
     assert run("estimate", "--json", out, bench(tmp_path)) == 0
