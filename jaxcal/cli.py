@@ -28,7 +28,8 @@ Text = tyro.conf.arg  # an argument with a name or a help of its own
 Names = Annotated[str | None, Text(metavar="NAME,NAME", help_behavior_hint="")]
 Number = Annotated[float | None, Text(metavar="FLOAT", help_behavior_hint="")]
 Whole = Annotated[int | None, Text(metavar="INT", help_behavior_hint="")]
-Energy = Text(metavar="FLOAT", help_behavior_hint="", aliases=["--energy-keV"])
+Energy = Annotated[float | None, Text(metavar="FLOAT", help_behavior_hint="",
+                                      aliases=["--energy-keV"])]
 File = Annotated[Path | None, Text(metavar="FILE", help_behavior_hint="")]
 Folder = Annotated[Path | None, Text(metavar="FOLDER", help_behavior_hint="")]
 
@@ -47,7 +48,7 @@ class Calibrate:
     """Fixes the simulated microscope, its noise and the estimate."""
     hidden_range: float = 200.0
     """Simulated: the hidden C10 and C12 lie within plus or minus this, nm."""
-    energy_kev: Annotated[float | None, Energy] = None
+    energy_kev: Energy = None
     """Simulated: beam energy, keV (default 200)."""
     semi_angle_mrad: Number = None
     """Simulated: convergence semi-angle, mrad (default 20)."""
@@ -138,7 +139,7 @@ class Series:
     """HDF5 file to write; a measured one that is there is never replaced."""
     table: Annotated[Path, Text(metavar="TABLE.csv")]
     """Columns file, frame (its number in a stack, from 0) and one a knob, such as C10 (nm)."""
-    energy_kev: Annotated[float | None, Energy] = None
+    energy_kev: Energy = None
     """Beam energy, keV (default: what the files say)."""
     semi_angle_mrad: Number = None
     """Convergence semi-angle, mrad (default: what the files say)."""

@@ -48,7 +48,7 @@ USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
-ACTUATED = 6  # frames from which on a drift and the actuator matrix can be asked for
+ACTUATED = 6  # frames from which on a drift, the actuator matrix, misses can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 EULER = 0.5772156649
 
@@ -85,15 +85,19 @@ class Solution(NamedTuple):
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
     (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator,
-    with_misses: whether the drift, drift and actuator matrix, the misses were estimated."""
+    with_misses: whether these were among the unknowns."""
 
     solutions: tuple[Solution, ...]
     weights: np.ndarray
     problem: Problem
     unfit: tuple[int, ...]
-    with_drift: bool
-    with_actuator: bool
-    with_misses: bool
+
+    with_drift = property(lambda self: self._open("drift"))
+    with_actuator = property(lambda self: self._open("gain"))
+    with_misses = property(lambda self: self._open("miss"))
+
+    def _open(self, part: str) -> bool:
+        return bool(np.any(self.problem.active[slices(self.problem)[part]]))
 
 
 @partial(jax.jit, static_argnames=("places", "layouts"))
@@ -296,10 +300,7 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     weights = np.exp(evidence - evidence.max())
     order = np.argsort(-weights)
     return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
-                      tuple(np.flatnonzero(problem.weights == 0).tolist()),
-                      bool(np.any(problem.active[slices(problem)["drift"]])),
-                      bool(np.any(problem.active[slices(problem)["gain"]])),
-                      bool(np.any(problem.active[slices(problem)["miss"]])))
+                      tuple(np.flatnonzero(problem.weights == 0).tolist()))
 
 
 def _front(points, problem, behind=BEHIND) -> list[Point]:
@@ -353,20 +354,24 @@ def derivatives(z, problem: Problem):
 
 def laplace(point: Point, problem: Problem):
     """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
-    active = np.flatnonzero(problem.active)
-    covariance = np.zeros_like(point.fisher)
-    covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
+    covariance = _inverse(point, problem)
     of_state, of_tuned = derivatives(point.z, problem)
     return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
 
 
 def misses_nm(point: Point, problem: Problem) -> np.ndarray:
     """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
-    active, part = np.flatnonzero(problem.active), slices(problem)["miss"]
-    variance = np.zeros(point.z.size)
-    variance[active] = np.diag(np.linalg.inv(point.fisher[np.ix_(active, active)]))
-    moment = np.where(problem.active, point.z**2 + variance, 0.0)[part]
-    return np.sqrt((moment.reshape(problem.sd.miss.shape) * problem.sd.miss**2).mean(0))
+    moment = np.where(problem.active, point.z**2 + np.diag(_inverse(point, problem)), 0.0)
+    moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
+    return np.sqrt((moment * problem.sd.miss**2).mean(0))
+
+
+def _inverse(point: Point, problem: Problem) -> np.ndarray:
+    """Covariance (Z, Z) of z, zero for what is not estimated."""
+    active = np.flatnonzero(problem.active)
+    covariance = np.zeros_like(point.fisher)
+    covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
+    return covariance
 
 
 def theory_nm2(problem: Problem) -> np.ndarray:
