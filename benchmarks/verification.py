@@ -55,7 +55,7 @@ def one(seed: int, model) -> dict:
         microscope.set(left + off - truth)
         seen = observation.observe(microscope.acquire(), optics)
         odds[name] = None if seen.fault else verification.log_odds_elsewhere(
-            seen, np.zeros(limits.size), optics, model, candidates=settings.candidates, length=11)
+            seen, np.zeros(limits.size), optics, model, candidates=settings.candidates)
     return {"seed": seed, "log_odds": odds}
 
 

@@ -14,7 +14,6 @@ Source: O. L. Krivanek, N. Dellby, A. R. Lupini, Ultramicroscopy 78 (1999) 1-11.
 
 import difflib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -162,42 +161,63 @@ def edge_basis(x, y, places=tuple(range(25))):
 
 
 def edge_gradient(x, y, places=tuple(range(25))):
-    """First derivatives of `edge_basis` along x and y, each (..., F)."""
-    places = list(places)
-    z, p, q = _powers(x, y, places)
-    up, down = p * z(p - 1, q), q * z(p, q - 1)
-    return _part(up + down, places), _part(1j * (up - down), places)
+    """First derivatives of `edge_basis` along x and y, each (F, ...)."""
+    def slopes(z, p, q):
+        up, down = z(p, (p - 1, q)), z(q, (p, q - 1))
+        return _sum(up, down), _turned(_sum(up, down, -1))
+
+    return _derivatives(slopes, x, y, places)
 
 
 def edge_hessian(x, y, places=tuple(range(25))):
-    """Second derivatives of `edge_basis` along xx, xy and yy, each (..., F)."""
-    places = list(places)
-    z, p, q = _powers(x, y, places)
-    up, mixed, down = p * (p - 1) * z(p - 2, q), p * q * z(p - 1, q - 1), q * (q - 1) * z(p, q - 2)
-    return (_part(up + 2 * mixed + down, places), _part(1j * (up - down), places),
-            _part(2 * mixed - up - down, places))
+    """Second derivatives of `edge_basis` along xx, xy and yy, each (F, ...)."""
+    def bends(z, p, q):
+        up, down = z(p * (p - 1), (p - 2, q)), z(q * (q - 1), (p, q - 2))
+        mixed, both = z(2 * p * q, (p - 1, q - 1)), _sum(up, down)
+        return _sum(both, mixed), _turned(_sum(up, down, -1)), _sum(mixed, both, -1)
+
+    return _derivatives(bends, x, y, places)
 
 
-def _powers(x, y, places):
-    """z(p, q) = w^p conj(w)^q, (..., F), with w = x + iy, and the powers p, q of the terms."""
+def _derivatives(of, x, y, places):
+    """What ``of(z, p, q)`` gives of each term w^p conj(w)^q at ``places``, each (F, ...).
+
+    ``z(factor, (p, q))`` is a multiple of such a power as a pair of real and imaginary part, None
+    for zero: real arithmetic spares the compiler complex products, and most of them are zero.
+    """
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-    order, symmetry = ORDER[places], SYMMETRY[places]
-    w = jax.lax.complex(x, y)
-    powers = [jnp.ones_like(w)]
-    for _ in range(max(order) + 1):
-        powers.append(powers[-1] * w)
-    powers = jnp.stack(powers, -1)
+    cosines, sines, radial = _circular(x, y)
 
-    def z(p, q):
-        return powers[..., np.maximum(p, 0)] * jnp.conj(powers[..., np.maximum(q, 0)])
+    def z(factor, powers):
+        if factor == 0:
+            return None, None
+        turns, size = powers[0] - powers[1], factor * radial[min(powers)]
+        imaginary = None if turns == 0 else np.sign(turns) * size * sines[abs(turns)]
+        return size * cosines[abs(turns)], imaginary
 
-    return z, (order + 1 + symmetry) // 2, (order + 1 - symmetry) // 2
+    places = list(places)
+    n, m = ORDER[places] + 1, SYMMETRY[places]
+    terms = [of(z, p, q) for p, q in zip((n + m) // 2, (n - m) // 2, strict=True)]
+    # a coefficient goes with the real part where it is a cosine's, the imaginary where a sine's
+    chosen = [[parts[int(_IS_B[place])] for parts in term]
+              for place, term in zip(places, terms, strict=True)]
+    zero = jnp.zeros_like(x)
+    return tuple(jnp.stack([zero if part is None else part for part in column])
+                 for column in zip(*chosen, strict=True))
 
 
-def _part(terms, places):
-    """The real part where a coefficient goes with a cosine, the imaginary with a sine."""
-    return jnp.where(_IS_B[places], terms.imag, terms.real)
+def _sum(one, other, sign=1):
+    """one + sign other, of pairs in which None is zero."""
+    return tuple(
+        a if b is None else sign * b if a is None else a + b if sign > 0 else a - b
+        for a, b in zip(one, other, strict=True))
+
+
+def _turned(pair):
+    """i times a pair of real and imaginary part."""
+    real, imaginary = pair
+    return None if imaginary is None else -imaginary, real
 
 
 def wave_aberration(coefficients, x, y):
@@ -312,6 +332,18 @@ def from_polar(magnitudes, azimuths):
     return magnitudes[_POLAR_OF] * jnp.where(_IS_B, jnp.sin(turn), jnp.cos(turn))
 
 
+def _circular(x, y):
+    """cos(m phi) r^m and sin(m phi) r^m for m to 6, and r^(2k) for k to 3, lists of arrays, by
+    recurrence."""
+    cosines, sines = [jnp.ones_like(x)], [jnp.zeros_like(x)]
+    for _ in range(6):
+        c, s = cosines[-1], sines[-1]
+        cosines.append(c * x - s * y)
+        sines.append(c * y + s * x)
+    square = x * x + y * y
+    return cosines, sines, [jnp.ones_like(x), square, square * square, square * square * square]
+
+
 def _edge_terms(x, y):
     """The 25 functions r^(n+1) [cos | sin](m phi), a list of arrays, by recurrence in real numbers.
 
@@ -320,13 +352,7 @@ def _edge_terms(x, y):
     """
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-    cosines, sines = [jnp.ones_like(x)], [jnp.zeros_like(x)]
-    for _ in range(6):
-        c, s = cosines[-1], sines[-1]
-        cosines.append(c * x - s * y)
-        sines.append(c * y + s * x)
-    square = x * x + y * y
-    radial = [jnp.ones_like(x), square, square * square, square * square * square]
+    cosines, sines, radial = _circular(x, y)
     return [
         (sines if b else cosines)[m] * radial[(n + 1 - m) // 2]
         for n, m, b in zip(ORDER.tolist(), SYMMETRY.tolist(), _IS_B.tolist(), strict=True)

@@ -121,8 +121,7 @@ class _Course:
     def estimate(self, plan: _Plan, place: str, fraction: float) -> Estimate:
         """The estimate from all frames so far; the run has come to the fraction."""
         answer = infer(self.observations, self.series(), plan.model, seed=plan.seed,
-                       refined=plan.refined, settings=plan.settings, length=plan.frames + 1,
-                       before=_settled(self.history),
+                       refined=plan.refined, settings=plan.settings, before=_settled(self.history),
                        progress=lambda told, _: plan.report(f"{place}: {told}", fraction))
         self.microscope.step(answer)
         return answer
@@ -234,7 +233,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     holds, verdict = _verify(answer, checked, fault, plan.limits)
     if holds and answer.refinement and verification.log_odds_elsewhere(
             course.observations[-1], verification.tuned_state_nm(answer), course.microscope.optics,
-            plan.model, candidates=plan.settings.candidates, length=plan.frames + 1) > DOUBTED:
+            plan.model, candidates=plan.settings.candidates) > DOUBTED:
         holds, verdict = False, ELSEWHERE
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:

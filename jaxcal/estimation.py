@@ -249,18 +249,13 @@ def _columns(knob_names):
 
 def _starts(result, data, series):
     """States (7,) the refinement starts from: the mean of each mode of EM, the largest first, and,
-    where few frames leave the second order open, some candidates at random. Frames of one setting
-    fit a state and its mirror image alike: both are started from."""
-    columns, known = _columns(series.knob_names)
+    where few frames leave the second order open, some candidates at random."""
+    columns, _ = _columns(series.knob_names)
     positions = np.asarray(result.candidates.positions, float)
     means = [positions[chosen, : len(STATES)].mean(0)
              for chosen in modes.members(positions[:, columns])[:STARTS]]
     more = np.random.default_rng(0).choice(len(positions), MORE_STARTS // len(series))
-    starts = [*means, *positions[more, : len(STATES)]]
-    setting = np.zeros(len(STATES))
-    setting[columns] = series.knobs_nm[0, known]
-    same = np.all(series.knobs_nm == series.knobs_nm[0])
-    return [*starts, *(-state - 2 * setting for state in starts)] if same else starts
+    return [*means, *positions[more, : len(STATES)]]
 
 
 def _summary(result, data, series, good, rejected, latents, images) -> Estimate:

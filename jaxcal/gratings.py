@@ -18,7 +18,7 @@ REACH = 1.3  # highest |q| that counts, semi-angle/wavelength
 class Band(NamedTuple):
     """Blobs of N components q: one side band, or the interference of both.
 
-    amount: (N,) cell of q, zero beyond REACH; q: (N,) |q|; place_x, place_y: (N, F) frequency
+    amount: (N,) cell of q, zero beyond REACH; q: (N,) |q|; place_x, place_y: (F, N) frequency
     per edge phase; variance_x, variance_y: (N,) of G; path: (N,) phase per C10 edge phase at the
     window's centre and path_variance: (N,) over the window; inside: (N,) share of the window's
     power that the aperture lets through.
@@ -41,7 +41,7 @@ def grid(phases, places, centre, highest: float, nodes: int, reach):
     It covers the frequencies up to ``highest``, and |q| up to ``reach`` of the steepness.
     """
     xx, xy, yy = (
-        bend @ phases / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
+        phases @ bend / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
     angle = 0.5 * jnp.arctan2(2 * xy, xx - yy)
     mean, half = 0.5 * (xx + yy), jnp.hypot(0.5 * (xx - yy), xy)
     steep = jnp.maximum(jnp.abs(jnp.stack([mean + half, mean - half])), 1e-3)
@@ -85,8 +85,8 @@ def _variances(variance, along, normals, chirp):
 def _bent(phases, places, x, y):
     """Change of a side band's frequency across the window: difference of the Hessians at two places
     (2, N) / 2 pi."""
-    return [(here - there) @ phases / (2 * jnp.pi)
-            for here, there in aberrations.edge_hessian(x, y, places)]
+    return [jnp.tensordot(phases, bend[:, 0] - bend[:, 1], 1) / (2 * jnp.pi)
+            for bend in aberrations.edge_hessian(x, y, places)]
 
 
 def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band:
@@ -101,8 +101,8 @@ def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band
     share, back, narrow, nx, ny = _cut(x - sign * qx, y - sign * qy, variance)
     x, y = x + back * nx, y + back * ny
     beams = jnp.stack([x, x - sign * qx]), jnp.stack([y, y - sign * qy])
-    place = [sign * (here - there) / (2 * jnp.pi)
-             for here, there in aberrations.edge_gradient(*beams, places)]
+    place = [sign * (slope[:, 0] - slope[:, 1]) / (2 * jnp.pi)
+             for slope in aberrations.edge_gradient(*beams, places)]
     chirp = _bent(phases, places, *beams)
     spread = _variances(variance, (factor, unit_x, unit_y), [(narrow, nx, ny)], chirp)
     return Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
@@ -110,7 +110,7 @@ def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band
 
 
 def interference(phases, places, focal_spread, centre, width, points):
-    """The interference of both side bands: Band, distance (N, F) twice, phase (N, F)."""
+    """The interference of both side bands: Band, distance (F, N) twice, phase (F, N)."""
     (x, y), (qx, qy, area) = centre, points
     variance = 0.5 * width**2
     q = jnp.sqrt(qx**2 + qy**2 + 1e-12)
@@ -121,12 +121,12 @@ def interference(phases, places, focal_spread, centre, width, points):
     cuts = [_cut(x - sign * qx, y - sign * qy, variance) for sign in (1, -1)]
     x, y = (v + sum(cut[1] * cut[k] for cut in cuts) for v, k in ((x, 3), (y, 4)))
     beams = x + np.array([[-1], [0], [1]]) * qx, y + np.array([[-1], [0], [1]]) * qy
-    near, middle, far = aberrations.edge_basis(*beams, places)
+    near, middle, far = jnp.moveaxis(aberrations.edge_basis(*beams, places), -1, 1)
     relative = far + near - 2 * middle
     turn = 1 / (2 * jnp.pi)
     slopes = aberrations.edge_gradient(*beams, places)
-    place = [0.5 * turn * (after - before) for before, _, after in slopes]
-    apart = [turn * (after + before - 2 * here) for before, here, after in slopes]
+    place = [0.5 * turn * (slope[:, 2] - slope[:, 0]) for slope in slopes]
+    apart = [turn * (slope[:, 2] + slope[:, 0] - 2 * slope[:, 1]) for slope in slopes]
     chirp = [0.5 * bend for bend in _bent(phases, places, *(beam[::-2] for beam in beams))]
     spread = _variances(variance, (factor, unit_x, unit_y), [cut[2:] for cut in cuts], chirp)
     band = Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,

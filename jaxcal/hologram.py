@@ -66,7 +66,7 @@ class Points(NamedTuple):
     """What a window's spectrum is the sum of.
 
     sides: Band of both side bands; rings: Band of their interference, with the distance of the
-    side bands apart_x, apart_y (N, F) and their relative phase (N, F), per edge phase.
+    side bands apart_x, apart_y (F, N) and their relative phase (F, N), per edge phase.
     """
 
     sides: Band
@@ -94,7 +94,7 @@ def lay_out(phases, places, physics: Physics, centre, width, layout: tiles.Layou
     signs = jnp.asarray([1, -1], phases.dtype)
     both = jax.vmap(lambda sign: side_band(
         sign, phases, places, focal_spread, centre, width, side))(signs)
-    sides = Band(*(part.reshape(-1, *part.shape[2:]) for part in both))
+    sides = Band(*(jnp.concatenate(list(part), -1) for part in both))
     return Points(sides, *interference(phases, places, focal_spread, centre, width, ring))
 
 
@@ -106,7 +106,7 @@ def trust(phases, places, centre):
     diffracts fills the rest of the spectrum: against the simulator's mean spectra the misfit grows
     from 0.004 to 0.05 a bin below 10 waves.
     """
-    xx, xy, yy = (bend @ phases / (2 * jnp.pi)
+    xx, xy, yy = (phases @ bend / (2 * jnp.pi)
                   for bend in aberrations.edge_hessian(*centre, places))
     square = 0.5 * (xx**2 + 2 * xy**2 + yy**2)
     return square / (square + FLAT**2)
@@ -126,15 +126,20 @@ def blobs(phases, physics: Physics, points: Points):
     These are of one half plane of q; the other gives the mirror image f -> -f.
     """
     sides, rings, apart_x, apart_y, relative = points
-    together = jnp.exp(-((apart_x @ phases) ** 2) / (8 * rings.variance_x)
-                       - (apart_y @ phases) ** 2 / (8 * rings.variance_y))
+    together = jnp.exp(-((phases @ apart_x) ** 2) / (8 * rings.variance_x)
+                       - (phases @ apart_y) ** 2 / (8 * rings.variance_y))
     depth = jnp.exp(physics.thickness) * rings.q**2
     defocus = jnp.exp(-jnp.exp(2 * physics.focal_spread) * rings.q**4)
-    visible = together * defocus * jnp.sinc(depth / jnp.pi) * jnp.cos(relative @ phases)
+    visible = together * defocus * jnp.sinc(depth / jnp.pi) * jnp.cos(phases @ relative)
     amount = jnp.concatenate([_power(sides, physics), -2 * _power(rings, physics) * visible])
-    x, y = (jnp.concatenate([a @ phases, b @ phases]) for a, b in (
-        (sides.place_x, rings.place_x), (sides.place_y, rings.place_y)))
+    x, y = (phases @ place for place in places(points))
     return amount, x, y
+
+
+def places(points: Points):
+    """Places f_x, f_y (F, M) of the blobs per edge phase."""
+    return tuple(jnp.concatenate(pair, 1) for pair in (
+        (points.sides.place_x, points.rings.place_x), (points.sides.place_y, points.rings.place_y)))
 
 
 def variances(points: Points):
@@ -145,8 +150,8 @@ def variances(points: Points):
 
 
 def splat(x, y, spread, even, odd, layout: tiles.Layout):
-    """Sums over blobs of G at all frequencies of the layout's lines: of ``even`` (M, C) with the
-    blobs at f and at -f, and of ``odd`` (M, D) with those at f less those at -f; (N, C), (N, D).
+    """Sums over blobs of G at all frequencies of the layout's lines: of ``even`` (C, M) with the
+    blobs at f and at -f, and of ``odd`` (D, M) with those at f less those at -f; (N, C), (N, D).
 
     G is a product of two short lines, and reaches few: in the order of f_y a block of blobs is
     summed at the lines within TAIL standard deviations of it, STRIP at a time. Blobs of f_x < 0
@@ -156,17 +161,17 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
     fx, fy = (line.size for line in layout.lines)
     folded = min(round(FOLDED / layout.spacing), fx - 1)
     side = jnp.where(x < 0, -1, 1).astype(x.dtype)
-    columns = jnp.concatenate([even, side[:, None] * odd], 1)
+    columns = jnp.concatenate([even, side * odd])
     x, y, (variance_x, variance_y) = side * x, side * y, spread
     reach = TAIL * jnp.sqrt(variance_y)
-    seen = (jnp.abs(y) - reach < layout.highest) & jnp.any(columns != 0, 1)
-    order = jnp.argsort(jnp.where(seen, y, jnp.inf))
+    seen = (jnp.abs(y) - reach < layout.highest) & jnp.any(columns != 0, 0)
+    order = _order(jnp.where(seen, y / layout.highest, jnp.inf))
     count = -(-x.size // BLOCK)
 
     def blocks(values, fill=0.0):
-        more = [(0, count * BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)]
-        padded = jnp.pad(values[order], more, constant_values=fill)
-        return padded.reshape(count, BLOCK, *values.shape[1:])
+        padded = jnp.pad(values[..., order], [(0, 0)] * (values.ndim - 1)
+                         + [(0, count * BLOCK - x.size)], constant_values=fill)
+        return jnp.moveaxis(padded.reshape(*values.shape[:-1], count, BLOCK), -2, 0)
 
     def place(frequency):  # among the lines of f_y
         return jnp.clip(frequency / layout.spacing + fy // 2, 0.0, fy - 1.0)
@@ -189,7 +194,7 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
             blob = (rows[:, None] * line).reshape(-1, BLOCK)
             here = jax.lax.dynamic_slice_in_dim(totals, start * across.size, len(blob))
             return jax.lax.dynamic_update_slice_in_dim(
-                totals, here + blob @ columns, start * across.size, 0)
+                totals, here + blob @ columns.T, start * across.size, 0)
 
         return jax.lax.fori_loop(0, jnp.where(jnp.isfinite(low.min()), strips, 0), add_strip,
                                  totals), None
@@ -197,11 +202,21 @@ def splat(x, y, spread, even, odd, layout: tiles.Layout):
     low, high = (jnp.where(seen, y + s * reach, s * -jnp.inf) for s in (-1, 1))
     parts = [blocks(x), blocks(y), blocks(variance_x, 1.0), blocks(variance_y, 1.0),
              blocks(low, jnp.inf), blocks(high, -jnp.inf), blocks(columns)]
-    start = jnp.zeros(((fy + STRIP) * across.size, columns.shape[1]), x.dtype)
+    start = jnp.zeros(((fy + STRIP) * across.size, len(columns)), x.dtype)
     total = jax.lax.scan(add, start, parts)[0].reshape(fy + STRIP, across.size, -1)[:fy]
-    turned = jnp.concatenate([jnp.ones(even.shape[1], x.dtype), -jnp.ones(odd.shape[1], x.dtype)])
+    turned = jnp.concatenate([jnp.ones(len(even), x.dtype), -jnp.ones(len(odd), x.dtype)])
     both = total[:, folded:].at[:, : folded + 1].add(turned * total[::-1, folded::-1])
-    return jnp.split(both.reshape(fy * fx, -1), [even.shape[1]], axis=1)
+    return jnp.split(both.reshape(fy * fx, -1), [len(even)], axis=1)
+
+
+def _order(values):
+    """Order (M,) of values between -2 and 2, others at the end, to some 1e-5: value and place in
+    one integer, whose sort is many times faster than that of floating numbers with their places."""
+    bits = (values.size - 1).bit_length()
+    top = 2 ** (31 - bits) - 1
+    key = jnp.clip((0.25 * values + 0.5) * top, 0, top).astype(jnp.uint32)
+    place = jnp.arange(values.size, dtype=jnp.uint32)
+    return jnp.sort((key << bits) | place) & np.uint32(2**bits - 1)
 
 
 def with_wings(power, physics: Physics, layout: tiles.Layout):
@@ -244,7 +259,7 @@ def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
     """Expected power (B,) of a window at the layout's bins."""
     amount, x, y = blobs(phases, physics, points)
     mtf2, noise = camera(physics, layout)
-    power, _ = splat(x, y, variances(points), amount[:, None], amount[:, None][:, :0], layout)
+    power, _ = splat(x, y, variances(points), amount[None], amount[None][:0], layout)
     power = jnp.maximum(power, 0.0)
     seen = with_wings(power, physics, layout) + 0.5 * second_order(power[:, 0], power, layout)
     return mtf2 * seen[:, 0] + noise
@@ -257,26 +272,16 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
     all derivatives are sums over the same G, one matrix product.
     """
     dtype = phases.dtype
-
-    def moving(phases):
-        return blobs(phases, physics, points)
-
-    def shaping(physics):
-        return blobs(phases, physics, points)[0]
-
-    amount, x, y = moving(phases)
-    slope_amount, slope_x, slope_y = jax.jacfwd(moving)(phases)  # (M, F)
-    spread = variances(points)
-    push_x, push_y = ((amount / v)[:, None] * s
-                      for v, s in zip(spread, (slope_x, slope_y), strict=True))
-    still = slope_amount - x[:, None] * push_x - y[:, None] * push_y
-    shape = jax.jacfwd(shaping)(physics)
-    shapes = jnp.concatenate([
-        shape.film, shape.focal_spread[:, None], shape.thickness[:, None]], 1)
+    amount, x, y = blobs(phases, physics, points)
+    by_phases, shape = jax.jacfwd(lambda *p: blobs(*p, points)[0], (0, 1))(phases, physics)
+    spread, (slope_x, slope_y) = variances(points), places(points)  # slopes: (F, M)
+    push_x, push_y = ((amount / v) * s for v, s in zip(spread, (slope_x, slope_y), strict=True))
+    still = by_phases.T - x * push_x - y * push_y
+    shapes = jnp.concatenate([shape.film.T, shape.focal_spread[None], shape.thickness[None]])
     # at the mirror image amounts are the same and places move the other way
     count = len(phases)
-    even, odd = splat(x, y, spread, jnp.concatenate([amount[:, None], still, shapes], 1),
-                      jnp.concatenate([push_x, push_y], 1), layout)
+    even, odd = splat(x, y, spread, jnp.concatenate([amount[None], still, shapes]),
+                      jnp.concatenate([push_x, push_y]), layout)
     power, still, shapes = jnp.split(even, [1, 1 + count], axis=1)
     push_x, push_y = jnp.split(odd, 2, axis=1)
     fx, fy = jnp.asarray(layout.plane, dtype)

@@ -27,6 +27,7 @@ from jaxcal.unknowns import (
     flat,
     frames_of,
     glimpse,
+    mirrored,
     slices,
     with_actuator,
     with_drift,
@@ -113,9 +114,11 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
     for layout, measured in zip(layouts, power, strict=True):
         middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
 
+        def points(centre, width, layout=layout):
+            return hologram.lay_out(phases, places, physics, centre, width, layout)
+
         def window(args, layout=layout):
-            centre, width, power = args
-            points = hologram.lay_out(phases, places, physics, centre, width, layout)
+            centre, points, power = args
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
             weight = layout.weight * hologram.trust(phases, places, centre)
@@ -123,7 +126,7 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
                     weight * slopes.T @ slopes, weight * power.size)
 
-        terms = jax.lax.map(window, (middles, widths, measured))
+        terms = jax.lax.map(window, (middles, jax.vmap(points)(middles, widths), measured))
         totals = tuple(total + term.sum(0) for total, term in zip(totals, terms, strict=True))
     return totals
 
@@ -211,16 +214,30 @@ def log_evidence(point: Point, problem: Problem) -> float:
 
 def rise(wider: Problem, point: Point, problem: Problem) -> float:
     """By how much the log evidence would rise, to second order, from the top of a problem to that
-    of a wider one; -inf where it is no wider, or of too few frames."""
-    more = np.flatnonzero(wider.active & ~problem.active)
-    if not more.size or len(problem.weights) < ACTUATED:
+    of a wider one; -inf where it is no wider, or of too few frames.
+
+    Both allow for the theory's own error in each frame: what looks like knobs that miss, by so
+    much, asks for nothing.
+    """
+    if not np.any(wider.active & ~problem.active) or len(problem.weights) < ACTUATED:
         return -np.inf
-    active = np.flatnonzero(problem.active)
-    f = point.fisher
-    across = np.linalg.solve(f[np.ix_(active, active)], f[np.ix_(active, more)])
-    curve = f[np.ix_(more, more)] - f[np.ix_(more, active)] @ across
-    slope = point.gradient[more] - across.T @ point.gradient[active]
-    return 0.5 * slope @ np.linalg.solve(curve, slope) - 0.5 * np.linalg.slogdet(curve)[1]
+    return _top(wider, point) - _top(problem, point)
+
+
+def _top(problem: Problem, point: Point) -> float:
+    """Log evidence of a problem to second order about a point, up to a constant, with the theory's
+    own error as misses of every frame where these are not among the unknowns."""
+    part, frames = slices(problem)["miss"], len(problem.weights)
+    share = problem.active.astype(float)
+    if not np.any(problem.active[part]):
+        own = np.tile(np.sqrt(np.diag(theory_nm2(problem))), frames)
+        share[part] = own / np.maximum(np.ravel(problem.sd.miss), own)
+    open_ = np.flatnonzero(share)
+    share = share[open_]
+    fisher = np.outer(share, share) * (point.fisher - np.eye(point.z.size))[np.ix_(open_, open_)]
+    fisher += np.eye(open_.size)
+    slope = share * point.gradient[open_]
+    return 0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
 
 
 def tempered(problem: Problem, point: Point) -> Problem:
@@ -260,19 +277,25 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
-    best, or come to the same place, are given up. Frames that do not fit are set aside. A drift is
+    best, or come to the same place, are given up. Frames of one setting show a state and its mirror
+    image alike: that is an end, too. Frames that do not fit are set aside. A drift is
     estimated too where the others do not speak against it, and the actuator matrix, and what the
     knobs miss their settings by, where they ask for it.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
-        rough, points = glimpse(problem), []
-        for number, z in enumerate(starts):
-            report(f"refine, start {number + 1} of {len(starts)}", 0.4 * number / len(starts))
-            points.append(climb(rough, evaluate(z, rough), GLANCE)[0])
+        report(f"refine, {len(starts)} starts", 0.0)
+        rough = glimpse(problem)
+        points = devices.side_by_side(
+            lambda z: climb(rough, evaluate(z, rough), GLANCE)[0], starts)
         starts = [point.z for point in _front(points, rough, SLOW)]
     report("refine", 0.4)
     points = _front([climb(problem, evaluate(z, problem), steps)[0] for z in starts], problem)
+    knobs = problem.measured.knobs
+    if np.all(knobs == knobs[0]):
+        images = [climb(problem, evaluate(mirrored(point.z, problem), problem), steps)[0]
+                  for point in points]
+        points = _front([*points, *images], problem)
     problem = tempered(problem, points[0])
     points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
     points = _front(points, problem)

@@ -195,6 +195,15 @@ def start(problem: Problem, names, state_nm) -> np.ndarray:
     return z
 
 
+def mirrored(z, problem: Problem) -> np.ndarray:
+    """z (Z,) of the other state that frames of one setting show alike: all phases change sign."""
+    setting = np.zeros(len(problem.free))
+    setting[[problem.free.index(name) for name in problem.knob_names]] = problem.measured.knobs[0]
+    state, image = slices(problem)["state"], z.copy()
+    image[state] = -z[state] - 2 * setting / problem.sd.state
+    return image
+
+
 def slices(problem: Problem) -> dict[str, slice]:
     """Where each of `Unknowns` stands in z."""
     ends = np.cumsum([np.size(part) for part in problem.mean])

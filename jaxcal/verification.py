@@ -30,20 +30,20 @@ def tuned_state_nm(answer: Estimate) -> np.ndarray:
 
 
 def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model, *,
-                       candidates: int, length: int) -> float:
+                       candidates: int) -> float:
     """Log odds that a frame shows a state about the expected one (7,), nm, rather than that itself.
 
     The frame's likelihood, nuisances and gap integrated out, averaged over ``candidates`` states
     drawn about the expected one (ELSEWHERE_NM), over that at the expected one.
 
     Args:
-        seen: usable. candidates, length: of the padded experiment, as in the loop's EM, whose
-            compiled program then serves.
+        seen: usable. candidates: as many as of the loop's EM, whose compiled program then serves.
     """
     latents = np.asarray(model.encode(observation.log_images([seen])))
     radius, _ = observation.camera_of([seen])
     data = estimation.experiment(latents, np.array([state_nm]), STATES,
-                                 observation.measured_optics(optics, radius), length=length)
+                                 observation.measured_optics(optics, radius),
+                                 length=estimation.PADDED)
     parameters = em.initial_parameters(model.map, data)
     sd = jnp.asarray([ELSEWHERE_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
 

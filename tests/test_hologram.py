@@ -117,7 +117,7 @@ def test_blobs_are_summed_as_written(layout):
                           spread[0] * spread[1]))
 
     expected = (blob(1) + blob(-1)) @ even, (blob(1) - blob(-1)) @ odd
-    found = jax.jit(lambda *args: hologram.splat(*args, layout))(x, y, spread, even, odd)
+    found = jax.jit(lambda *args: hologram.splat(*args, layout))(x, y, spread, even.T, odd.T)
     lost = np.exp(-0.5 * hologram.TAIL**2) / (2 * np.pi * 0.2**2)  # of the sharpest, per unit
     for one, other in zip(found, expected, strict=True):
         assert_allclose(one, other, rtol=0, atol=4 * lost)

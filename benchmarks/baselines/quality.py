@@ -37,8 +37,8 @@ def gradient_form() -> np.ndarray:
     x, y = np.meshgrid(line, line)
     inside = np.hypot(x, y) <= 1.0
     slopes = np.concatenate(
-        [np.asarray(part, float) for part in aberrations.edge_gradient(x[inside], y[inside])])
-    return slopes.T @ slopes / inside.sum()
+        [np.asarray(part, float) for part in aberrations.edge_gradient(x[inside], y[inside])], 1)
+    return slopes @ slopes.T / inside.sum()
 
 
 def log_emittance(waves):
