@@ -315,7 +315,7 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Esti
     if found.with_misses:
         misses = ", ".join(f"{name} by {nm:.1f}" for name, nm in zip(
             series.knob_names, best.miss_nm, strict=True) if nm > 0)
-        told += f"; the knobs do not come to rest where they are sent, they miss it by {misses} nm"
+        told += f"; the knobs do not come to rest where they are sent, they miss it: {misses} nm"
     if not best.settled:
         told += "; the climb had not settled"
     knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]

@@ -461,6 +461,25 @@ def test_the_refined_answer_is_narrower_and_right(refined, answer):
     assert_array_equal(refined.latents, answer.latents)
 
 
+@pytest.mark.parametrize(("widen", "told"), [
+    (unknowns.with_drift, "a drift is not excluded and estimated along, from frame to frame "
+                          "C10 +0.8, C12a -0.5, C12b +0.0 nm"),
+    (unknowns.with_actuator, "the knobs do not act as told: gains C10 1.15, C12a 0.90, C12b 1.00, "
+                             "drift estimated along"),
+    (unknowns.with_misses, "the knobs do not come to rest where they are sent, they miss it: "
+                           "C10 by 2.5, C12b by 4.0 nm")])  # fmt: skip
+def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
+    """And nothing of it where the refinement did not ask for it."""
+    found = refined.refinement
+    best = found.solutions[0]._replace(
+        gain=np.diag([1.15, 0.9, 1.0]), drift_nm=np.array([0.8, -0.5, 0.0]),
+        miss_nm=np.array([2.5, 0.0, 4.0]))
+    alone = found._replace(solutions=(best,), weights=np.ones(1))
+    assert told not in estimation._refined(refined, alone, series).message
+    wider = alone._replace(problem=widen(found.problem))
+    assert told in estimation._refined(refined, wider, series).message
+
+
 def test_one_frame_leaves_two_mirror_images(series, model):
     only = calibration.estimate(series.select([0]), model, settings=QUICK)
     assert len(only.modes) >= 2 and not only.converged
