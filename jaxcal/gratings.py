@@ -1,7 +1,8 @@
 """The gratings that a component q of the film makes of a window: frequency, width, share.
 
 For each q of a grid, the two side bands of :mod:`jaxcal.hologram` and their interference: where in
-frequency they lie, per edge phase, how far G is broadened there, and what passes the aperture.
+frequency they lie, per edge phase, how far G is broadened there, and what passes the aperture. The
+points may be those of many windows: the centre (x, y) and the width are one each, or (N,).
 """
 
 from typing import NamedTuple

@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, tiles
-from jaxcal.gratings import REACH, Band, grid, interference, side_band
+from jaxcal import aberrations, gratings, tiles
+from jaxcal.gratings import Band
 
 STEP = 1.7  # of the grid of q for the side bands, standard deviations of G
 RING_STEP = 1.4  # the same of their interference
@@ -84,18 +84,69 @@ def lay_out(phases, places, physics: Physics, centre, width, layout: tiles.Layou
             others are zero.
         centre, width: of the window, from the layout's moments.
     """
+    window = jnp.asarray(centre)[None], jnp.asarray(width)[None]
+    points = _lay_out(phases, places, physics, [(layout, *window)])[0]
+    return jax.tree.map(lambda part: part[0], points)
+
+
+def lay_out_all(phases, places, physics: Physics, layouts) -> list[Points]:
+    """The points at all K windows of each of the layouts, (K, ...), see `lay_out`."""
+    return _lay_out(phases, places, physics, [
+        (layout, *(jnp.asarray(moment, phases.dtype) for moment in layout.moments))
+        for layout in layouts])
+
+
+def _lay_out(phases, places, physics, windows):
+    """Of windows (layout, centres (K, 2), widths (K,)). What is done to each point is done to those
+    of all windows in one go: the arithmetic is long, and is to be compiled once."""
+    sides, rings = zip(*(_grids(phases, places, *window) for window in windows), strict=True)
+    focal_spread = jnp.exp(physics.focal_spread)
+    (*place, width), side = _joined(sides)
+    signs = jnp.asarray([1, -1], phases.dtype)
+    both = jax.vmap(lambda sign: gratings.side_band(
+        sign, phases, places, focal_spread, place, width, side))(signs)
+    both = [jax.tree.map(lambda part: jnp.concatenate([part[:, 0], part[:, 1]], -1), band)
+            for band in _split(both, sides)]
+    (*place, width), ring = _joined(rings)
+    interference = gratings.interference(phases, places, focal_spread, place, width, ring)
+    return [Points(band, *rest)
+            for band, rest in zip(both, _split(interference, rings), strict=True)]
+
+
+def _grids(phases, places, layout, centres, widths):
+    """Centre x, y and width, and q_x, q_y and area of the points of both grids, each (K, N)."""
     blob = 1 / (np.sqrt(8) * np.pi * layout.width)
     seen = RING_SEEN / (np.sqrt(8) * np.pi * blob)
     highest = layout.highest + MARGIN * blob
-    focal_spread = jnp.exp(physics.focal_spread)
-    side = grid(phases, places, centre, highest, int(highest / (STEP * blob)), lambda steep: REACH)
-    ring = grid(phases, places, centre, highest, int(highest / (RING_STEP * blob)),
-                lambda steep: jnp.clip(1.5 / jnp.sqrt(steep), seen, REACH))
-    signs = jnp.asarray([1, -1], phases.dtype)
-    both = jax.vmap(lambda sign: side_band(
-        sign, phases, places, focal_spread, centre, width, side))(signs)
-    sides = Band(*(jnp.concatenate(list(part), -1) for part in both))
-    return Points(sides, *interference(phases, places, focal_spread, centre, width, ring))
+
+    def of_window(step, reach):
+        nodes = int(highest / (step * blob))
+        points = jax.vmap(lambda centre: gratings.grid(
+            phases, places, centre, highest, nodes, reach))(centres)
+        own = (jnp.broadcast_to(value[:, None], points[0].shape) for value in (*centres.T, widths))
+        return [*own, *points]
+
+    return (of_window(STEP, lambda steep: gratings.REACH),
+            of_window(RING_STEP, lambda steep: jnp.clip(
+                1.5 / jnp.sqrt(steep), seen, gratings.REACH)))
+
+
+def _joined(grids):
+    """All points of some grids in one row each: centre and width; q_x, q_y and area."""
+    rows = [jnp.concatenate([part.ravel() for part in parts]) for parts in zip(*grids, strict=True)]
+    return rows[:3], rows[3:]
+
+
+def _split(tree, grids):
+    """Leaves (..., all points) apart: a tree for each of the grids, its leaves (K, ..., N)."""
+    ends = np.cumsum([grid[0].size for grid in grids])
+
+    def part(leaf, end, shape):
+        own = leaf[..., end - shape[0] * shape[1] : end]
+        return jnp.moveaxis(own.reshape(*leaf.shape[:-1], *shape), -2, 0)
+
+    return [jax.tree.map(lambda leaf, end=end, grid=grid: part(leaf, end, grid[0].shape), tree)
+            for end, grid in zip(ends, grids, strict=True)]
 
 
 def trust(phases, places, centre):

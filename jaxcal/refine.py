@@ -111,12 +111,8 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             ``layouts``.
     """
     totals = 0.0, 0.0, 0.0, 0.0
-    for layout, measured in zip(layouts, power, strict=True):
-        middles, widths = (jnp.asarray(m, phases.dtype) for m in layout.moments)
-
-        def points(centre, width, layout=layout):
-            return hologram.lay_out(phases, places, physics, centre, width, layout)
-
+    points = hologram.lay_out_all(phases, places, physics, layouts)
+    for layout, laid_out, measured in zip(layouts, points, power, strict=True):
         def window(args, layout=layout):
             centre, points, power = args
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
@@ -126,7 +122,8 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
                     weight * slopes.T @ slopes, weight * power.size)
 
-        terms = jax.lax.map(window, (middles, jax.vmap(points)(middles, widths), measured))
+        middles = jnp.asarray(layout.moments[0], phases.dtype)
+        terms = jax.lax.map(window, (middles, laid_out, measured))
         totals = tuple(total + term.sum(0) for total, term in zip(totals, terms, strict=True))
     return totals
 
