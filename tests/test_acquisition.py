@@ -176,22 +176,31 @@ def test_trial_states_are_line_foci_in_waves():
 
 
 def test_the_step_of_the_largest_gain_is_taken(monkeypatch):
-    """Gains averaged over two solutions by their weights; knobs clipped to their limits."""
+    """Gains averaged over two solutions by their weights; knobs clipped to their limits. All are
+    judged at a glimpse, which likes the far ones too little here, the best by all frequencies."""
     optics = Optics(200.0, 20.0, 0.2)
     asked = []
 
     def step_gain(steps, tolerance_nm, problem, point):
-        asked.append(steps)
-        return point * steps[:, 0]  # the second solution would go the other way
+        asked.append((problem.glimpse, steps))
+        gain = point * steps[:, 0]  # the second solution would go the other way
+        return np.minimum(gain, 99.0 * point) if problem.glimpse and point > 0 else gain
 
     monkeypatch.setattr(acquisition, "step_gain", step_gain)
+    monkeypatch.setattr(acquisition.unknowns, "glimpse",
+                        lambda problem: SimpleNamespace(glimpse=True))
     solutions = tuple(SimpleNamespace(tuned_knobs_nm=np.array([u, 0.0]), point=p)
                       for u, p in ((50.0, 1.0), (-50.0, -1.0)))
     refinement = SimpleNamespace(
-        problem=SimpleNamespace(knob_names=("C10", "C12a"), optics=optics),
+        problem=SimpleNamespace(knob_names=("C10", "C12a"), optics=optics, glimpse=False),
         solutions=solutions, weights=np.array([0.8, 0.2]))
     limit = np.array([100.0, 20.0])
     step = acquisition.refined_step(jax.random.key(1), refinement, np.ones(2), limit)
-    assert_array_equal(asked[0], asked[1])
-    assert np.all(np.abs(asked[0]) <= limit)
-    assert step[0] == asked[0][:, 0].max() == 100.0
+    assert [glimpse for glimpse, _ in asked] == [True, True, False, False]
+    assert [len(steps) for _, steps in asked] == [acquisition.REFINED_TRIALS] * 2 + [
+        acquisition.CLOSER] * 2
+    (_, trials), (_, again), (_, closer), _ = asked
+    assert_array_equal(trials, again)
+    assert np.all(np.abs(trials) <= limit)
+    assert set(map(tuple, closer)) <= set(map(tuple, trials))
+    assert step[0] == trials[:, 0].max() == 100.0

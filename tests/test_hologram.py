@@ -1,6 +1,8 @@
 """The theory of local holograms: against the wave-optical simulator, its own derivatives, and by
 symmetry."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +34,11 @@ def physics(film, **changes):
 FILM = np.array([-3.6, -3.7, -3.9, -4.2, -4.7, -5.4, -6.4, -8.0, -10.0])
 
 
+@partial(jax.jit, static_argnames="layout")
 def spectra(state, made, layout):
     """(K, B) of all windows."""
-    def one(centre, width):
-        points = hologram.lay_out(state, PLACES, made, centre, width, layout)
-        return hologram.spectrum(state, made, points, layout)
-
-    return jax.jit(jax.vmap(one))(*(jnp.asarray(m) for m in layout.moments))
+    points, = hologram.lay_out_all(state, PLACES, made, (layout,))
+    return jax.vmap(lambda p: hologram.spectrum(state, made, p, layout))(points)
 
 
 STATES = {"defocus": {"C10": 60.0}, "stretched": {"C10": 60.0, "C12a": 30.0, "C12b": -20.0},
@@ -122,6 +122,19 @@ def test_blobs_are_summed_as_written(layout):
     for one, other in zip(found, expected, strict=True):
         assert_allclose(one, other, rtol=0, atol=4 * lost)
         assert np.abs(other).max() > 100 * lost
+
+
+def test_windows_laid_out_together_are_those_laid_out_alone():
+    state, made = phases(C10=60.0, C12a=-50.0, C21a=300.0, C30=2000.0), physics(FILM)
+    layouts = tiles.GLIMPSE, tiles.WHOLE
+    together = jax.jit(lambda s, m: hologram.lay_out_all(s, PLACES, m, layouts))(state, made)
+    for layout, points in zip(layouts, together, strict=True):
+        centres, widths = layout.moments
+        assert points.sides.q.shape[0] == len(centres)
+        for k in (0, len(centres) - 1):
+            alone = hologram.lay_out(state, PLACES, made, centres[k], widths[k], layout)
+            for one, other in zip(jax.tree.leaves(points), jax.tree.leaves(alone), strict=True):
+                assert_allclose(one[k], other, rtol=1e-9, atol=1e-9)
 
 
 def test_all_signs_at_once_change_nothing():

@@ -284,6 +284,27 @@ def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
     assert start[wider.free.index("C34a")] == 0.0
 
 
+def test_what_asks_for_a_drift_allows_for_the_error_of_the_theory():
+    """As if each frame's misses had the theory's error for their prior, written out."""
+    problem, z = made(steps=STEPS[:6])
+    point = refine.evaluate(z, problem)
+    wider, part = unknowns.with_drift(problem), unknowns.slices(problem)
+    own = np.sqrt(np.diag(refine.theory_nm2(problem)))
+    allowing = replace(problem, sd=problem.sd._replace(miss=np.tile(own, (6, 1))))
+    there = refine.evaluate(z, allowing)
+
+    def top(active):
+        active = active.copy()
+        active[part["miss"]] = True
+        some = np.flatnonzero(active)
+        fisher, slope = there.fisher[np.ix_(some, some)], there.gradient[some]
+        return 0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
+
+    assert refine.rise(wider, point, problem) == pytest.approx(
+        top(wider.active) - top(problem.active), abs=1e-6)
+    assert refine.rise(problem, point, problem) == -np.inf
+
+
 def test_which_frames_do_not_fit():
     usual = np.array([0.01, 0.0, 0.02, 0.01, 0.0, 0.01])
     off = usual + np.array([0, 0, 0, 0, 0.3, 0])

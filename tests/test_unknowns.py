@@ -56,6 +56,19 @@ def test_states_are_those_of_the_knobs_the_actuator_and_the_drift():
     assert_allclose(states[:, wide.free.index("C21b")], 0.9 * STEPS[:, 2], atol=1e-9)
 
 
+def test_the_mirror_image_turns_the_sign_of_all_phases():
+    one = problem(steps=np.tile([20.0, -10.0, 300.0], (2, 1)))
+    z = 0.3 * np.random.default_rng(0).standard_normal(one.active.size)
+    z[unknowns.slices(one)["drift"].start:] = 0.0
+    z[unknowns.slices(one)["gain"]] = 0.0
+    z[unknowns.slices(one)["miss"]] = 0.0
+    image = unknowns.mirrored(z, one)
+    (phases, physics, _), (others, same, _) = (unknowns.frames_of(v, one) for v in (z, image))
+    assert_allclose(others, -phases, rtol=1e-12, atol=1e-9)
+    assert_array_equal(same[0].film, physics[0].film)
+    assert_allclose(unknowns.mirrored(image, one), z, atol=1e-12)
+
+
 def test_actuator_and_drift_wait_until_asked_for():
     plain = problem()
     part = unknowns.slices(plain)

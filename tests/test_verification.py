@@ -26,7 +26,7 @@ def log_odds(off_nm, seed, shipped):
     expected = np.zeros(7)
     expected[3] = TRUTH["C21a"]
     return verification.log_odds_elsewhere(seen, expected, microscope.optics, shipped,
-                                           candidates=1024, length=4)
+                                           candidates=1024)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
