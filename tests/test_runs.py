@@ -62,7 +62,7 @@ class Bench:
             self.knobs = past.knobs_nm
 
 
-def infer(observations, series, model, *, seed, length, before=None, **_):
+def infer(observations, series, model, *, seed, before=None, **_):
     """An estimate that closes in on X0 as frames come, from their counts."""
     good = [k for k, seen in enumerate(observations) if seen.fault is None]
     sd = np.full(3, 100.0 / len(good) ** 3)
