@@ -163,8 +163,8 @@ def edge_basis(x, y, places=tuple(range(25))):
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
     def slopes(z, p, q):
-        up, down = z(p, (p - 1, q)), z(q, (p, q - 1))
-        return _sum(up, down), _turned(_sum(up, down, -1))
+        (up, i_up), (down, i_down) = z(p, (p - 1, q)), z(q, (p, q - 1))
+        return (up + down, i_up + i_down), (i_down - i_up, up - down)
 
     return _derivatives(slopes, x, y, places)
 
@@ -172,9 +172,11 @@ def edge_gradient(x, y, places=tuple(range(25))):
 def edge_hessian(x, y, places=tuple(range(25))):
     """Second derivatives of `edge_basis` along xx, xy and yy, each (F, ...)."""
     def bends(z, p, q):
-        up, down = z(p * (p - 1), (p - 2, q)), z(q * (q - 1), (p, q - 2))
-        mixed, both = z(2 * p * q, (p - 1, q - 1)), _sum(up, down)
-        return _sum(both, mixed), _turned(_sum(up, down, -1)), _sum(mixed, both, -1)
+        (up, i_up), (down, i_down) = z(p * (p - 1), (p - 2, q)), z(q * (q - 1), (p, q - 2))
+        mixed, i_mixed = z(2 * p * q, (p - 1, q - 1))
+        both, i_both = up + down, i_up + i_down
+        return ((both + mixed, i_both + i_mixed), (i_down - i_up, up - down),
+                (mixed - both, i_mixed - i_both))
 
     return _derivatives(bends, x, y, places)
 
@@ -182,8 +184,8 @@ def edge_hessian(x, y, places=tuple(range(25))):
 def _derivatives(of, x, y, places):
     """What ``of(z, p, q)`` gives of each term w^p conj(w)^q at ``places``, each (F, ...).
 
-    ``z(factor, (p, q))`` is a multiple of such a power as a pair of real and imaginary part, None
-    for zero: real arithmetic spares the compiler complex products, and most of them are zero.
+    ``z(factor, (p, q))`` is a multiple of such a power as its real and imaginary part: real
+    arithmetic spares the compiler complex products. Where it vanishes it is the number 0.
     """
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
@@ -191,33 +193,20 @@ def _derivatives(of, x, y, places):
 
     def z(factor, powers):
         if factor == 0:
-            return None, None
+            return 0.0, 0.0
         turns, size = powers[0] - powers[1], factor * radial[min(powers)]
-        imaginary = None if turns == 0 else np.sign(turns) * size * sines[abs(turns)]
+        imaginary = size * sines[turns] if turns > 0 else -size * sines[-turns] if turns else 0.0
         return size * cosines[abs(turns)], imaginary
 
     places = list(places)
     n, m = ORDER[places] + 1, SYMMETRY[places]
-    terms = [of(z, p, q) for p, q in zip((n + m) // 2, (n - m) // 2, strict=True)]
+    terms = [of(z, p, q) for p, q in zip(
+        ((n + m) // 2).tolist(), ((n - m) // 2).tolist(), strict=True)]
     # a coefficient goes with the real part where it is a cosine's, the imaginary where a sine's
     chosen = [[parts[int(_IS_B[place])] for parts in term]
               for place, term in zip(places, terms, strict=True)]
-    zero = jnp.zeros_like(x)
-    return tuple(jnp.stack([zero if part is None else part for part in column])
+    return tuple(jnp.stack([jnp.broadcast_to(jnp.asarray(part, dtype), x.shape) for part in column])
                  for column in zip(*chosen, strict=True))
-
-
-def _sum(one, other, sign=1):
-    """one + sign other, of pairs in which None is zero."""
-    return tuple(
-        a if b is None else sign * b if a is None else a + b if sign > 0 else a - b
-        for a, b in zip(one, other, strict=True))
-
-
-def _turned(pair):
-    """i times a pair of real and imaginary part."""
-    real, imaginary = pair
-    return None if imaginary is None else -imaginary, real
 
 
 def wave_aberration(coefficients, x, y):

@@ -183,11 +183,11 @@ def blobs(phases, physics: Physics, points: Points):
     defocus = jnp.exp(-jnp.exp(2 * physics.focal_spread) * rings.q**4)
     visible = together * defocus * jnp.sinc(depth / jnp.pi) * jnp.cos(phases @ relative)
     amount = jnp.concatenate([_power(sides, physics), -2 * _power(rings, physics) * visible])
-    x, y = (phases @ place for place in places(points))
+    x, y = (phases @ place for place in positions(points))
     return amount, x, y
 
 
-def places(points: Points):
+def positions(points: Points):
     """Places f_x, f_y (F, M) of the blobs per edge phase."""
     return tuple(jnp.concatenate(pair, 1) for pair in (
         (points.sides.place_x, points.rings.place_x), (points.sides.place_y, points.rings.place_y)))
@@ -325,7 +325,7 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
     dtype = phases.dtype
     amount, x, y = blobs(phases, physics, points)
     by_phases, shape = jax.jacfwd(lambda *p: blobs(*p, points)[0], (0, 1))(phases, physics)
-    spread, (slope_x, slope_y) = variances(points), places(points)  # slopes: (F, M)
+    spread, (slope_x, slope_y) = variances(points), positions(points)  # slopes: (F, M)
     push_x, push_y = ((amount / v) * s for v, s in zip(spread, (slope_x, slope_y), strict=True))
     still = by_phases.T - x * push_x - y * push_y
     shapes = jnp.concatenate([shape.film.T, shape.focal_spread[None], shape.thickness[None]])

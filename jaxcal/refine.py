@@ -184,6 +184,12 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
     return here, False
 
 
+def climbed(problem: Problem, starts, steps: int) -> list[Point]:
+    """Where the climbs from the starts (Z,) end."""
+    return devices.side_by_side(
+        lambda z: climb(problem, evaluate(z, problem), steps)[0], starts)
+
+
 def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
     """z (Z,) where an earlier refinement of the same instrument ended, for each of its solutions.
 
@@ -266,7 +272,7 @@ def set_aside(problem: Problem, points, steps: int):
         if np.array_equal(bad, problem.weights == 0):
             break
         problem = replace(problem, weights=np.where(bad, 0.0, problem.weights.max()))
-        points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
+        points = climbed(problem, [point.z for point in points], steps)
     return problem, points
 
 
@@ -275,27 +281,23 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
     best, or come to the same place, are given up. Frames of one setting show a state and its mirror
-    image alike: that is an end, too. Frames that do not fit are set aside. A drift is
-    estimated too where the others do not speak against it, and the actuator matrix, and what the
-    knobs miss their settings by, where they ask for it.
+    image alike: that is an end, too. Frames that do not fit are set aside. A drift is estimated too
+    where the others do not speak against it, and the actuator matrix, and what the knobs miss their
+    settings by, where they ask for it.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
         report(f"refine, {len(starts)} starts", 0.0)
         rough = glimpse(problem)
-        points = devices.side_by_side(
-            lambda z: climb(rough, evaluate(z, rough), GLANCE)[0], starts)
-        starts = [point.z for point in _front(points, rough, SLOW)]
+        starts = [point.z for point in _front(climbed(rough, starts, GLANCE), rough, SLOW)]
     report("refine", 0.4)
-    points = _front([climb(problem, evaluate(z, problem), steps)[0] for z in starts], problem)
+    points = _front(climbed(problem, starts, steps), problem)
     knobs = problem.measured.knobs
     if np.all(knobs == knobs[0]):
-        images = [climb(problem, evaluate(mirrored(point.z, problem), problem), steps)[0]
-                  for point in points]
-        points = _front([*points, *images], problem)
+        images = [mirrored(point.z, problem) for point in points]
+        points = _front([*points, *climbed(problem, images, steps)], problem)
     problem = tempered(problem, points[0])
-    points = [climb(problem, evaluate(point.z, problem), steps)[0] for point in points]
-    points = _front(points, problem)
+    points = _front(climbed(problem, [point.z for point in points], steps), problem)
     report("frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
     wider = with_drift(problem)
