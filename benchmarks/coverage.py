@@ -25,7 +25,15 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, provenance
-from jaxcal import aberrations, estimation, observation, refine, unknowns
+from jaxcal import (
+    aberrations,
+    estimation,
+    laplace,
+    observation,
+    posterior,
+    refine,
+    unknowns,
+)
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import SEVEN
 
@@ -80,7 +88,7 @@ def one(seed: int, frames: int, drift_nm: float = 0.0, model=None) -> dict:
     z = best.point.z.copy()
     places = aberrations.indices(problem.free)
     z[: len(places)] = truth[places] / problem.sd.state
-    _, bound = refine.laplace(refine.evaluate(z, problem), problem)
+    _, bound = laplace.covariances(posterior.evaluate(z, problem), problem)
     tunes = -(truth[:7] + problem.measured.last * drift)
     return {"seed": seed, "error_nm": (best.tuned_knobs_nm - tunes).tolist(),
             "sd_nm": np.sqrt(np.diag(best.tuned_covariance_nm2)).tolist(),

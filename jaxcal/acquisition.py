@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, devices, em, refine, unknowns
+from jaxcal import aberrations, devices, em, laplace, posterior, refine, unknowns
 from jaxcal.optics import edge_waves
 
 
@@ -122,7 +122,7 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     return steps[np.argmax(gain(steps, problem))]
 
 
-def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Point) -> np.ndarray:
+def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.Point) -> np.ndarray:
     """Expected fall, by one frame, of the sum over the knobs of log(1 + variance / tolerance^2) of
     the setting that tunes at its time.
 
@@ -153,11 +153,12 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: refine.Poin
     places = tuple(aberrations.indices(problem.free).tolist())
 
     def one(k):
-        return np.asarray(refine.frame_terms(np.float32(phases[k]), physics[k], measured.power[0],
-                                             places, problem.layouts)[2], float)
+        *_, information, _ = posterior.frame_terms(
+            np.float32(phases[k]), physics[k], measured.power[0], places, problem.layouts)
+        return np.asarray(information, float)
 
     then = replace(problem, measured=measured._replace(last=measured.last + 1))
-    wanted = refine.derivatives(point.z, then)[1][:, active] / np.reshape(tolerance_nm, (-1, 1))
+    wanted = laplace.derivatives(point.z, then)[1][:, active] / np.reshape(tolerance_nm, (-1, 1))
 
     def left(information):
         return np.log1p(np.diag(wanted @ np.linalg.solve(information, wanted.T))).sum()

@@ -18,6 +18,7 @@ from jaxcal import (
     identification,
     modes,
     observation,
+    posterior,
     refine,
     stream,
     unknowns,
@@ -207,7 +208,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
 
     def prepared():
         problem = posed()
-        refine.prepare(problem, several=MORE_STARTS // len(series) > 0)  # `_starts`
+        posterior.prepare(problem, several=MORE_STARTS // len(series) > 0)  # `_starts`
         return problem
 
     if goes_on and before is not None and before.refinement is not None:

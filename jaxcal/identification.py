@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxcal import aberrations, refine, tiles, unknowns
+from jaxcal import aberrations, laplace, posterior, tiles, unknowns
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 from jaxcal.unknowns import Measured, Problem
 
@@ -144,16 +144,16 @@ def one_draw(z, problem: Problem):
     size = z.size
     fisher, pull, energy = np.eye(size), np.zeros(size), 0.0
     for k, power in enumerate(problem.measured.power):
-        information = np.asarray(refine.frame_terms(
+        information = np.asarray(posterior.frame_terms(
             np.float32(phases[k]), physics[k], power, places, problem.layouts)[2], float)
         fisher += slopes[k].T @ information @ slopes[k]
         pull += slopes[k].T @ information @ wrong[k]
         energy += wrong[k] @ information @ wrong[k]
-    point = refine.Point(z, 0.0, np.zeros(size), fisher, np.zeros(len(phases)))
+    point = posterior.Point(z, 0.0, np.zeros(size), fisher, np.zeros(len(phases)))
     active = problem.active
     pull = pull[active]
     explained = pull @ np.linalg.solve(fisher[np.ix_(active, active)], pull)
-    return refine.solution(point, problem, True).covariance_nm2, max(0.0, energy - explained) / 2
+    return laplace.solution(point, problem, True).covariance_nm2, max(0.0, energy - explained) / 2
 
 
 def turned_twice(z, problem: Problem):

@@ -1,31 +1,22 @@
-"""The likelihood of the frames' spectra under the wave optics, maximised from EM's answer.
+"""The posterior of the unknowns climbed from EM's answer: which solutions, which unknowns, and how
+sure.
 
-A bin of a spectrum is an exponential variable about its expectation S of :mod:`jaxcal.hologram`.
-With the share w of a bin that is independent of the others, and all unknowns in units of their
-prior as one vector z, the log posterior is
-
-    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2.
-
-Fisher scoring with Levenberg's damping climbs it, and Laplace's approximation there gives widths
-and weights. What z stands for is the matter of :mod:`jaxcal.unknowns`.
+Fisher scoring with Levenberg's damping climbs the log posterior of :mod:`jaxcal.posterior`;
+Laplace's approximation there (:mod:`jaxcal.laplace`) gives widths and weights. Frames that do not
+fit are set aside on the way, and a drift, the actuator matrix and what the knobs miss a setting by
+join the unknowns where the frames ask for them.
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, devices, hologram
-from jaxcal.optics import edge_waves
+from jaxcal import devices
+from jaxcal.laplace import Solution, evidence_nearby, log_evidence, solution
+from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
     Problem,
-    Unknowns,
-    decode,
-    flat,
-    frames_of,
     glimpse,
     mirrored,
     slices,
@@ -44,43 +35,11 @@ BEHIND = 25.0  # the same for the end of a climb
 DRIFTS = 0.0  # log evidence from which on the answer allows for a drift
 MISSES = 3.0  # log evidence that it takes to believe that knobs do not come to rest where sent
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
-THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
-UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
 ACTUATED = 6  # frames from which on a drift, the actuator matrix, misses can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
-EULER = 0.5772156649
-
-
-class Point(NamedTuple):
-    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,), with
-    what each frame's deviance per bin (T,) exceeds that of a frame that fits by."""
-
-    z: np.ndarray
-    value: float
-    gradient: np.ndarray
-    fisher: np.ndarray
-    misfit: np.ndarray
-
-
-class Solution(NamedTuple):
-    """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
-    (P, P); drift_nm: (P,) per frame; miss_nm: (P,) by which the knobs miss a setting, standard
-    deviation, 0 where that is not asked; log_evidence; settled: whether the climb ended at the
-    top."""
-
-    point: Point
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
-    tuned_knobs_nm: np.ndarray
-    tuned_covariance_nm2: np.ndarray
-    gain: np.ndarray
-    drift_nm: np.ndarray
-    miss_nm: np.ndarray
-    log_evidence: float
-    settled: bool
 
 
 class Refinement(NamedTuple):
@@ -99,68 +58,6 @@ class Refinement(NamedTuple):
 
     def _open(self, part: str) -> bool:
         return bool(np.any(self.problem.active[slices(self.problem)[part]]))
-
-
-@partial(jax.jit, static_argnames=("places", "layouts"))
-def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...], layouts):
-    """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher
-    information (L, L), and the number of independent bins.
-
-    Args:
-        phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of the
-            ``layouts``.
-    """
-    totals = 0.0, 0.0, 0.0, 0.0
-    points = hologram.lay_out_all(phases, places, physics, layouts)
-    for layout, laid_out, measured in zip(layouts, points, power, strict=True):
-        def window(args, layout=layout):
-            centre, points, power = args
-            log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
-            ratio = power * jnp.exp(-log)
-            weight = layout.weight * hologram.trust(phases, places, centre)
-            usual = jnp.log(jnp.maximum(power, 1e-30)) + 1 + EULER
-            return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
-                    weight * slopes.T @ slopes, weight * power.size)
-
-        middles = jnp.asarray(layout.moments[0], phases.dtype)
-        terms = jax.lax.map(window, (middles, laid_out, measured))
-        totals = tuple(total + term.sum(0) for total, term in zip(totals, terms, strict=True))
-    return totals
-
-
-def prepare(problem: Problem, several: bool) -> None:
-    """Compile what `solve` evaluates, by a look at the first frame; ``several``: for more than one
-    start, which are compared on the lower frequencies first."""
-    places = tuple(aberrations.indices(problem.free).tolist())
-    for part in (problem, glimpse(problem)) if several else (problem,):
-        phases, physics, _ = frames_of(np.zeros(part.active.size), part)
-        frame_terms(np.float32(phases[0]), physics[0], part.measured.power[0], places,
-                    part.layouts)
-
-
-def evaluate(z, problem: Problem) -> Point:
-    """The log posterior at z, with what Fisher scoring needs.
-
-    Where the theory is not trusted it makes no misfit either; a state near focus would explain any
-    frame. Such windows are charged what the theory would fail by.
-    """
-    phases, physics, slopes = frames_of(z, problem)
-    places = tuple(aberrations.indices(problem.free).tolist())
-    bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
-
-    def one(k):
-        terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places,
-                            problem.layouts)
-        return [np.asarray(term, float) for term in terms]
-
-    value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
-    misfit = np.zeros(len(phases))
-    for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
-        misfit[k] = terms[0] / terms[3]
-        value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
-        gradient += problem.weights[k] * slopes[k].T @ terms[1]
-        fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
-    return Point(z, value, gradient, fisher, misfit)
 
 
 def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
@@ -197,8 +94,8 @@ def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
     a new measure of the aperture, starts at its prior's mean.
     """
     old, new, starts = slices(before.problem), slices(problem), []
-    for solution in before.solutions:
-        z, ended = np.zeros(problem.active.size), solution.point.z
+    for found in before.solutions:
+        z, ended = np.zeros(problem.active.size), found.point.z
         for name, place in new.items():
             if name not in ("state", "strength", "miss"):
                 z[place] = ended[old[name]]
@@ -207,12 +104,6 @@ def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
                 z[place] = ended[before.problem.free.index(name)]
         starts.append(np.where(problem.active, z, 0.0))
     return starts
-
-
-def log_evidence(point: Point, problem: Problem) -> float:
-    """Laplace's approximation to the log marginal likelihood, up to a constant of the data."""
-    active = np.flatnonzero(problem.active)
-    return -point.value - 0.5 * np.linalg.slogdet(point.fisher[np.ix_(active, active)])[1]
 
 
 def rise(wider: Problem, point: Point, problem: Problem) -> float:
@@ -224,23 +115,7 @@ def rise(wider: Problem, point: Point, problem: Problem) -> float:
     """
     if not np.any(wider.active & ~problem.active) or len(problem.weights) < ACTUATED:
         return -np.inf
-    return _top(wider, point) - _top(problem, point)
-
-
-def _top(problem: Problem, point: Point) -> float:
-    """Log evidence of a problem to second order about a point, up to a constant, with the theory's
-    own error as misses of every frame where these are not among the unknowns."""
-    part, frames = slices(problem)["miss"], len(problem.weights)
-    share = problem.active.astype(float)
-    if not np.any(problem.active[part]):
-        own = np.tile(np.sqrt(np.diag(theory_nm2(problem))), frames)
-        share[part] = own / np.maximum(np.ravel(problem.sd.miss), own)
-    open_ = np.flatnonzero(share)
-    share = share[open_]
-    fisher = np.outer(share, share) * (point.fisher - np.eye(point.z.size))[np.ix_(open_, open_)]
-    fisher += np.eye(open_.size)
-    slope = share * point.gradient[open_]
-    return 0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
+    return evidence_nearby(wider, point) - evidence_nearby(problem, point)
 
 
 def tempered(problem: Problem, point: Point) -> Problem:
@@ -336,68 +211,3 @@ def _front(points, problem, behind=BEHIND) -> list[Point]:
                for other in kept):
             kept.append(point)
     return kept
-
-
-def solution(point: Point, problem: Problem, settled: bool) -> Solution:
-    """What an end of a climb says about the knobs.
-
-    The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift). The
-    covariances are Laplace's with the error of the theory itself, which more frames do not lessen;
-    that of the setting that tunes has what knobs, sent there, miss it by.
-    """
-    found = decode(point.z, problem)
-    x0, inverse, tuned = tuning(found, problem)
-    of_state, of_tuned = laplace(point, problem)
-    own, misses = theory_nm2(problem), misses_nm(point, problem)
-    of_tuned = of_tuned + inverse @ (own + np.diag(misses**2)) @ inverse.T
-    return Solution(point, x0, of_state + own, tuned, of_tuned, np.eye(len(x0)) + found.gain,
-                    found.drift, misses, log_evidence(point, problem), settled)
-
-
-def tuning(found: Unknowns, problem: Problem):
-    """x0 (P,) of the knobs, nm; the inverse actuator matrix (P, P); the tuning setting (P,), nm."""
-    x0 = found.state[[problem.free.index(name) for name in problem.knob_names]]
-    inverse = np.linalg.inv(np.eye(len(x0)) + found.gain)
-    return x0, inverse, -inverse @ (x0 + problem.measured.last * found.drift)
-
-
-def derivatives(z, problem: Problem):
-    """Derivatives (P, Z) of the knobs' x0 and of the setting that tunes, nm, in z."""
-    _, inverse, tuned = tuning(decode(z, problem), problem)
-    rows = [problem.free.index(name) for name in problem.knob_names]
-    count, sd, part = len(rows), flat(problem.sd), slices(problem)
-    of_state = np.zeros((count, sd.size))
-    of_state[np.arange(count), rows] = 1.0
-    of_tuned = of_state.copy()
-    of_tuned[:, part["drift"]] = problem.measured.last * np.eye(count)
-    of_tuned[:, part["gain"]] = np.kron(np.eye(count), tuned)
-    return of_state * sd, -inverse @ of_tuned * sd
-
-
-def laplace(point: Point, problem: Problem):
-    """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
-    covariance = _inverse(point, problem)
-    of_state, of_tuned = derivatives(point.z, problem)
-    return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
-
-
-def misses_nm(point: Point, problem: Problem) -> np.ndarray:
-    """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
-    moment = np.where(problem.active, point.z**2 + np.diag(_inverse(point, problem)), 0.0)
-    moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
-    return np.sqrt((moment * problem.sd.miss**2).mean(0))
-
-
-def _inverse(point: Point, problem: Problem) -> np.ndarray:
-    """Covariance (Z, Z) of z, zero for what is not estimated."""
-    active = np.flatnonzero(problem.active)
-    covariance = np.zeros_like(point.fisher)
-    covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
-    return covariance
-
-
-def theory_nm2(problem: Problem) -> np.ndarray:
-    """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
-    places = aberrations.indices(problem.knob_names)
-    waves = np.where(aberrations.ORDER[places] == 1, *THEORY_WAVES)
-    return np.diag((waves / edge_waves(problem.optics)[places]) ** 2)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from jaxcal import estimation, observation, refine, tiles, unknowns
+from jaxcal import estimation, laplace, observation, posterior, refine, tiles, unknowns
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.acquisition import NEAR
 from jaxcal.estimation import CONFIDENCE, Estimate
@@ -131,15 +131,16 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
         raise SeriesError(f"the frame cannot be used: {seen.fault}", "take another")
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
     before = np.sqrt(np.diag(tracked.covariance_nm2))
-    point, _ = refine.climb(problem, refine.evaluate(np.zeros(problem.active.size), problem), STEPS)
-    x0, _, _ = refine.tuning(unknowns.decode(point.z, problem), problem)
-    covariance, _ = refine.laplace(point, problem)
+    start = posterior.evaluate(np.zeros(problem.active.size), problem)
+    point, _ = refine.climb(problem, start, STEPS)
+    x0, _, _ = laplace.tuning(unknowns.decode(point.z, problem), problem)
+    covariance, _ = laplace.covariances(point, problem)
     # the information of the frame alone, with the theory's own error, beside the prediction's
     told = np.linalg.inv(covariance) - np.diag(1 / before**2)
     told = 0.5 * (told + told.T)
     values, vectors = np.linalg.eigh(told)
     told = vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
-    told = told @ np.linalg.inv(np.eye(len(x0)) + refine.theory_nm2(problem) @ told)
+    told = told @ np.linalg.inv(np.eye(len(x0)) + laplace.theory_nm2(problem) @ told)
     known = np.linalg.inv(tracked.covariance_nm2)
     after = np.linalg.inv(known + 0.5 * (told + told.T))
     surprise = float(np.mean(((x0 - tracked.x0_nm) / before) ** 2))

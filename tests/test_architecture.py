@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
     "disc_fit", "aperture", "spectra", "tiles", "gratings", "hologram", "fisher", "vae",
-    "latent_map", "em", "modes", "unknowns", "refine", "acquisition", "identification", "devices",
+    "latent_map", "em", "modes", "unknowns", "posterior", "laplace", "refine", "acquisition",
+    "identification", "devices",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
@@ -57,11 +58,18 @@ FORBIDDEN = {
     "disc_fit": {"vae", "latent_map", "em", "simulation", "stream", "aperture"},
     "aperture": {"vae", "latent_map", "em", "simulation", "stream"},
     "simulation": {"vae", "latent_map", "em", "tiles", "hologram"},
-    "tiles": {"vae", "latent_map", "em", "simulation", "stream", "hologram", "refine"},
+    "tiles": {"vae", "latent_map", "em", "simulation", "stream", "hologram", "posterior",
+              "refine"},
     "gratings": NUMERICAL - {"gratings", "aberrations"},
-    "hologram": {"vae", "latent_map", "em", "simulation", "spectra", "detector", "refine"},
-    "fisher": {"vae", "latent_map", "em", "hologram", "refine", "acquisition"},
-    "unknowns": {"vae", "latent_map", "em", "refine", "acquisition", "aperture", "disc_fit"},
+    "hologram": {"vae", "latent_map", "em", "simulation", "spectra", "detector", "posterior",
+                 "refine"},
+    "fisher": {"vae", "latent_map", "em", "hologram", "posterior", "refine", "acquisition"},
+    "unknowns": {"vae", "latent_map", "em", "posterior", "refine", "acquisition", "aperture",
+                 "disc_fit"},
+    "posterior": {"vae", "latent_map", "em", "laplace", "refine", "acquisition", "aperture",
+                  "disc_fit"},
+    "laplace": {"vae", "latent_map", "em", "hologram", "refine", "acquisition", "aperture",
+                "disc_fit"},
     "refine": {"vae", "latent_map", "em", "acquisition", "aperture", "disc_fit"},
     "identification": {"vae", "latent_map", "em", "acquisition", "aperture", "disc_fit", "model"},
     "vae": WAVE_OPTICS | {"spectra", "latent_map", "em", "refine", "acquisition"},

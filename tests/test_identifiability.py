@@ -16,7 +16,9 @@ from jaxcal import (
     aberrations,
     hologram,
     identification,
+    laplace,
     latent_map,
+    posterior,
     refine,
     tiles,
     unknowns,
@@ -71,7 +73,7 @@ def mirrored(z, problem):
 def test_widths_are_those_of_the_refinement():
     problem, z = at_state([[0, 0, 0], [60, 40, -50]])
     covariance, _ = identification.one_draw(z, problem)
-    same = refine.solution(refine.evaluate(z, problem), problem, True)
+    same = laplace.solution(posterior.evaluate(z, problem), problem, True)
     assert_allclose(covariance, same.covariance_nm2, rtol=1e-5)
 
 
@@ -94,7 +96,7 @@ def test_log_odds_are_what_the_climb_from_the_mirror_image_is_left_with():
         noisy = replace(problem, measured=problem.measured._replace(power=power))
         start = mirrored(z, problem)
         start[:3] -= step / problem.sd.state[:3]  # about the mean setting
-        truth, image = (refine.climb(noisy, refine.evaluate(at, noisy), 10)[0]
+        truth, image = (refine.climb(noisy, posterior.evaluate(at, noisy), 10)[0]
                         for at in (z, start))
         left.append(image.value - truth.value)
     assert 10.0 < odds < 100.0

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import aberrations, acquisition, hologram, refine, tiles, unknowns
+from jaxcal import (
+    aberrations,
+    acquisition,
+    hologram,
+    laplace,
+    posterior,
+    refine,
+    tiles,
+    unknowns,
+)
 from jaxcal.optics import Optics, edge_waves
 
 OPTICS = Optics(200.0, 20.0, 0.19)
@@ -90,11 +99,11 @@ def test_the_truth_is_found_within_the_width(series, found):
 
 def test_what_is_prepared_is_what_the_climb_evaluates(series):
     problem, z = series
-    refine.prepare(problem, several=True)
-    compiled = refine.frame_terms._cache_size()
-    refine.evaluate(z, problem)
-    refine.evaluate(z, unknowns.glimpse(problem))
-    assert refine.frame_terms._cache_size() == compiled
+    posterior.prepare(problem, several=True)
+    compiled = posterior.frame_terms._cache_size()
+    posterior.evaluate(z, problem)
+    posterior.evaluate(z, unknowns.glimpse(problem))
+    assert posterior.frame_terms._cache_size() == compiled
 
 
 def test_the_end_is_a_top(found):
@@ -115,7 +124,7 @@ def test_the_gradient_is_that_of_the_value(series):
         way = np.where(problem.active, random.standard_normal(z.size), 0.0)
         way[:shape] = 0.0
         way *= 0.1 / np.linalg.norm(way)
-        ahead, behind = (refine.evaluate(z + sign * way, problem) for sign in (1, -1))
+        ahead, behind = (posterior.evaluate(z + sign * way, problem) for sign in (1, -1))
         slope = 0.5 * (ahead.gradient + behind.gradient) @ way
         scale = np.sqrt(way @ ahead.fisher @ way)
         assert abs(0.5 * (ahead.value - behind.value) - slope) < 0.03 * scale + 0.02
@@ -206,8 +215,8 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
     """u = -G^-1 (x0 + t d): the covariance is J C J^T with J by differences in z, and what the
     theory errs by in x0 adds to it."""
     wide = unknowns.with_actuator(found.problem)
-    point = refine.evaluate(found.solutions[0].point.z, wide)
-    made_ = refine.solution(point, wide, True)
+    point = posterior.evaluate(found.solutions[0].point.z, wide)
+    made_ = laplace.solution(point, wide, True)
     part, active = unknowns.slices(wide), np.flatnonzero(wide.active)
 
     def tuned(z):
@@ -223,14 +232,14 @@ def test_widths_of_the_tuning_setting_are_propagated(found):
         columns.append((tuned(point.z + step) - tuned(point.z - step)) / 2e-4)
     jacobian = np.array(columns).T
     covariance = np.linalg.inv(point.fisher[np.ix_(active, active)])
-    of_state, of_tuned = refine.laplace(point, wide)
+    of_state, of_tuned = laplace.covariances(point, wide)
     assert_allclose(of_tuned, jacobian @ covariance @ jacobian.T, rtol=1e-5)
     edge = edge_waves(wide.optics)[aberrations.indices(KNOBS)]
-    own = np.diag((refine.THEORY_WAVES[0] / edge) ** 2)
-    assert_allclose(refine.theory_nm2(wide), own)
-    both = refine.theory_nm2(replace(wide, knob_names=("C10", "C23b")))
+    own = np.diag((laplace.THEORY_WAVES[0] / edge) ** 2)
+    assert_allclose(laplace.theory_nm2(wide), own)
+    both = laplace.theory_nm2(replace(wide, knob_names=("C10", "C23b")))
     edge = edge_waves(wide.optics)[aberrations.indices(("C10", "C23b"))]
-    assert_allclose(np.sqrt(np.diag(both)), refine.THEORY_WAVES / edge)
+    assert_allclose(np.sqrt(np.diag(both)), laplace.THEORY_WAVES / edge)
     assert_allclose(made_.covariance_nm2, of_state + own)
     inverse = np.linalg.inv(made_.gain)
     assert_allclose(made_.tuned_covariance_nm2, of_tuned + inverse @ own @ inverse.T)
@@ -244,7 +253,7 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
     """One more frame there, its strength unknown too: log(1 + variance) of both, of what tunes at
     that frame's time."""
     problem = widen(found.problem)
-    point = refine.evaluate(found.solutions[0].point.z, problem)
+    point = posterior.evaluate(found.solutions[0].point.z, problem)
     steps, tolerance = np.array([[100.0, 30.0, 60.0], [-70, -90, 0.0]]), np.array([1.5, 1.5, 3.0])
     gains = acquisition.step_gain(steps, tolerance, problem, point)
     part, measured = unknowns.slices(problem), problem.measured
@@ -252,7 +261,7 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
     later = measured._replace(last=measured.last + 1)
 
     def left(point, problem):
-        return np.log1p(np.diag(refine.laplace(point, problem)[1]) / tolerance**2).sum()
+        return np.log1p(np.diag(laplace.covariances(point, problem)[1]) / tolerance**2).sum()
 
     for step, gain in zip(steps, gains, strict=True):
         longer = widen(unknowns.problem(later._replace(
@@ -260,7 +269,7 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
             number=np.append(measured.number, later.last)), KNOBS, OPTICS, 108.0))
         longer = replace(longer, mean=longer.mean._replace(noise=problem.mean.noise),
                          weights=np.append(problem.weights, problem.weights.max()))
-        there = refine.evaluate(np.insert(point.z, own, 0.0), longer)
+        there = posterior.evaluate(np.insert(point.z, own, 0.0), longer)
         before = left(point, replace(problem, measured=later))
         assert_allclose(gain, before - left(there, longer), rtol=1e-3)
 
@@ -287,11 +296,11 @@ def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
 def test_what_asks_for_a_drift_allows_for_the_error_of_the_theory():
     """As if each frame's misses had the theory's error for their prior, written out."""
     problem, z = made(steps=STEPS[:6])
-    point = refine.evaluate(z, problem)
+    point = posterior.evaluate(z, problem)
     wider, part = unknowns.with_drift(problem), unknowns.slices(problem)
-    own = np.sqrt(np.diag(refine.theory_nm2(problem)))
+    own = np.sqrt(np.diag(laplace.theory_nm2(problem)))
     allowing = replace(problem, sd=problem.sd._replace(miss=np.tile(own, (6, 1))))
-    there = refine.evaluate(z, allowing)
+    there = posterior.evaluate(z, allowing)
 
     def top(active):
         active = active.copy()
@@ -318,7 +327,7 @@ def test_which_frames_do_not_fit():
 def test_misfit_lowers_the_weights():
     """1/(1 + 2 n m) with the median misfit m beyond the usual; frames set aside stay so."""
     problem = replace(blank(STEPS[:3]), weights=np.array([1.0, 0.0, 1.0]))
-    point = refine.Point(np.zeros(1), 0.0, np.zeros(1), np.eye(1), np.array([0.03, 9.0, 0.05]))
+    point = posterior.Point(np.zeros(1), 0.0, np.zeros(1), np.eye(1), np.array([0.03, 9.0, 0.05]))
     share = 1 / (1 + 2 * refine.CORRELATED * (0.04 - refine.USUAL))
     assert_allclose(refine.tempered(problem, point).weights, [share, 0.0, share])
     good = point._replace(misfit=np.zeros(3))
@@ -332,7 +341,7 @@ def test_frame_terms_of_a_frame_that_fits():
     phases, physics, _ = unknowns.frames_of(z, problem)
     power = expected(z, problem)[0]
     places = tuple(aberrations.indices(problem.free).tolist())
-    deviance, gradient, fisher, bins = refine.frame_terms(
+    deviance, gradient, fisher, bins = posterior.frame_terms(
         jnp.float32(phases[0]), physics[0], power, places, problem.layouts)
-    assert_allclose(deviance / bins, -refine.EULER, atol=1e-3)
+    assert_allclose(deviance / bins, -posterior.EULER, atol=1e-3)
     assert np.all(np.abs(gradient) < 1e-3 * np.sqrt(np.diag(fisher) * bins))

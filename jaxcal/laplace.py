@@ -1,0 +1,122 @@
+"""Laplace's approximation about the top of a climb: the evidence, and what it says of the knobs.
+
+Near its top the log posterior of :mod:`jaxcal.posterior` is a parabola, whose curvature is the
+Fisher information: a normal distribution, with the evidence as its integral. The theory's own
+error comes on top of its widths.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcal import aberrations
+from jaxcal.optics import edge_waves
+from jaxcal.posterior import Point
+from jaxcal.unknowns import Problem, Unknowns, decode, flat, slices
+
+THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
+
+
+class Solution(NamedTuple):
+    """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
+    (P, P); drift_nm: (P,) per frame; miss_nm: (P,) by which the knobs miss a setting, standard
+    deviation, 0 where that is not asked; log_evidence; settled: whether the climb ended at the
+    top."""
+
+    point: Point
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+    tuned_knobs_nm: np.ndarray
+    tuned_covariance_nm2: np.ndarray
+    gain: np.ndarray
+    drift_nm: np.ndarray
+    miss_nm: np.ndarray
+    log_evidence: float
+    settled: bool
+
+
+def log_evidence(point: Point, problem: Problem) -> float:
+    """Laplace's approximation to the log marginal likelihood, up to a constant of the data."""
+    active = np.flatnonzero(problem.active)
+    return -point.value - 0.5 * np.linalg.slogdet(point.fisher[np.ix_(active, active)])[1]
+
+
+def evidence_nearby(problem: Problem, point: Point) -> float:
+    """Log evidence of a problem to second order about a point, up to a constant, with the theory's
+    own error as misses of every frame where these are not among the unknowns."""
+    part, frames = slices(problem)["miss"], len(problem.weights)
+    share = problem.active.astype(float)
+    if not np.any(problem.active[part]):
+        own = np.tile(np.sqrt(np.diag(theory_nm2(problem))), frames)
+        share[part] = own / np.maximum(np.ravel(problem.sd.miss), own)
+    open_ = np.flatnonzero(share)
+    share = share[open_]
+    fisher = np.outer(share, share) * (point.fisher - np.eye(point.z.size))[np.ix_(open_, open_)]
+    fisher += np.eye(open_.size)
+    slope = share * point.gradient[open_]
+    return 0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
+
+
+def solution(point: Point, problem: Problem, settled: bool) -> Solution:
+    """What an end of a climb says about the knobs.
+
+    The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift). The
+    covariances are Laplace's with the error of the theory itself, which more frames do not lessen;
+    that of the setting that tunes has what knobs, sent there, miss it by.
+    """
+    found = decode(point.z, problem)
+    x0, inverse, tuned = tuning(found, problem)
+    of_state, of_tuned = covariances(point, problem)
+    own, misses = theory_nm2(problem), misses_nm(point, problem)
+    of_tuned = of_tuned + inverse @ (own + np.diag(misses**2)) @ inverse.T
+    return Solution(point, x0, of_state + own, tuned, of_tuned, np.eye(len(x0)) + found.gain,
+                    found.drift, misses, log_evidence(point, problem), settled)
+
+
+def tuning(found: Unknowns, problem: Problem):
+    """x0 (P,) of the knobs, nm; the inverse actuator matrix (P, P); the tuning setting (P,), nm."""
+    x0 = found.state[[problem.free.index(name) for name in problem.knob_names]]
+    inverse = np.linalg.inv(np.eye(len(x0)) + found.gain)
+    return x0, inverse, -inverse @ (x0 + problem.measured.last * found.drift)
+
+
+def derivatives(z, problem: Problem):
+    """Derivatives (P, Z) of the knobs' x0 and of the setting that tunes, nm, in z."""
+    _, inverse, tuned = tuning(decode(z, problem), problem)
+    rows = [problem.free.index(name) for name in problem.knob_names]
+    count, sd, part = len(rows), flat(problem.sd), slices(problem)
+    of_state = np.zeros((count, sd.size))
+    of_state[np.arange(count), rows] = 1.0
+    of_tuned = of_state.copy()
+    of_tuned[:, part["drift"]] = problem.measured.last * np.eye(count)
+    of_tuned[:, part["gain"]] = np.kron(np.eye(count), tuned)
+    return of_state * sd, -inverse @ of_tuned * sd
+
+
+def covariances(point: Point, problem: Problem):
+    """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
+    covariance = _inverse(point, problem)
+    of_state, of_tuned = derivatives(point.z, problem)
+    return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
+
+
+def misses_nm(point: Point, problem: Problem) -> np.ndarray:
+    """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
+    moment = np.where(problem.active, point.z**2 + np.diag(_inverse(point, problem)), 0.0)
+    moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
+    return np.sqrt((moment * problem.sd.miss**2).mean(0))
+
+
+def _inverse(point: Point, problem: Problem) -> np.ndarray:
+    """Covariance (Z, Z) of z, zero for what is not estimated."""
+    active = np.flatnonzero(problem.active)
+    covariance = np.zeros_like(point.fisher)
+    covariance[np.ix_(active, active)] = np.linalg.inv(point.fisher[np.ix_(active, active)])
+    return covariance
+
+
+def theory_nm2(problem: Problem) -> np.ndarray:
+    """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
+    places = aberrations.indices(problem.knob_names)
+    waves = np.where(aberrations.ORDER[places] == 1, *THEORY_WAVES)
+    return np.diag((waves / edge_waves(problem.optics)[places]) ** 2)

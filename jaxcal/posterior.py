@@ -1,0 +1,96 @@
+"""The log posterior of the unknowns, given the frames' spectra, with what climbing it needs.
+
+A bin of a spectrum is an exponential variable about its expectation S of :mod:`jaxcal.hologram`.
+With the share w of a bin that is independent of the others, and all unknowns in units of their
+prior as one vector z, the log posterior is
+
+    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2.
+
+What z stands for is the matter of :mod:`jaxcal.unknowns`.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import aberrations, devices, hologram
+from jaxcal.unknowns import Problem, frames_of, glimpse
+
+UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
+EULER = 0.5772156649
+
+
+class Point(NamedTuple):
+    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,), with
+    what each frame's deviance per bin (T,) exceeds that of a frame that fits by."""
+
+    z: np.ndarray
+    value: float
+    gradient: np.ndarray
+    fisher: np.ndarray
+    misfit: np.ndarray
+
+
+@partial(jax.jit, static_argnames=("places", "layouts"))
+def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...], layouts):
+    """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher
+    information (L, L), and the number of independent bins.
+
+    Args:
+        phases: (F,) rad, of the aberrations at ``places``; power: (K, B) for each of the
+            ``layouts``.
+    """
+    totals = 0.0, 0.0, 0.0, 0.0
+    points = hologram.lay_out_all(phases, places, physics, layouts)
+    for layout, laid_out, measured in zip(layouts, points, power, strict=True):
+        def window(args, layout=layout):
+            centre, points, power = args
+            log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
+            ratio = power * jnp.exp(-log)
+            weight = layout.weight * hologram.trust(phases, places, centre)
+            usual = jnp.log(jnp.maximum(power, 1e-30)) + 1 + EULER
+            return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
+                    weight * slopes.T @ slopes, weight * power.size)
+
+        middles = jnp.asarray(layout.moments[0], phases.dtype)
+        terms = jax.lax.map(window, (middles, laid_out, measured))
+        totals = tuple(total + term.sum(0) for total, term in zip(totals, terms, strict=True))
+    return totals
+
+
+def prepare(problem: Problem, several: bool) -> None:
+    """Compile what `solve` evaluates, by a look at the first frame; ``several``: for more than one
+    start, which are compared on the lower frequencies first."""
+    places = tuple(aberrations.indices(problem.free).tolist())
+    for part in (problem, glimpse(problem)) if several else (problem,):
+        phases, physics, _ = frames_of(np.zeros(part.active.size), part)
+        frame_terms(np.float32(phases[0]), physics[0], part.measured.power[0], places,
+                    part.layouts)
+
+
+def evaluate(z, problem: Problem) -> Point:
+    """The log posterior at z, with what Fisher scoring needs.
+
+    Where the theory is not trusted it makes no misfit either; a state near focus would explain any
+    frame. Such windows are charged what the theory would fail by.
+    """
+    phases, physics, slopes = frames_of(z, problem)
+    places = tuple(aberrations.indices(problem.free).tolist())
+    bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
+
+    def one(k):
+        terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places,
+                            problem.layouts)
+        return [np.asarray(term, float) for term in terms]
+
+    value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
+    misfit = np.zeros(len(phases))
+    for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
+        misfit[k] = terms[0] / terms[3]
+        value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
+        gradient += problem.weights[k] * slopes[k].T @ terms[1]
+        fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
+    return Point(z, value, gradient, fisher, misfit)
