@@ -118,9 +118,10 @@ class MapNetwork(nnx.Module):
         kernel = self.sensitivity.kernel[...].reshape(-1, signs.shape[1], self.latents)
         bias = self.sensitivity.bias[...].reshape(signs.shape[1], self.latents)
         invariant = (signs == 1).all(0)
-        sensitivity = jnp.stack([
-            averaged[c] @ kernel[:, r] for r, c in enumerate(which.ravel())
-        ]) + bias * jnp.asarray(invariant[:, None], bias.dtype)
+        alike = [np.flatnonzero(which.ravel() == c) for c in range(characters.shape[1])]
+        sensitivity = jnp.concatenate([  # one product for all nuisances that turn alike
+            jnp.tensordot(averaged[c], kernel[:, rows], 1) for c, rows in enumerate(alike)
+        ])[np.argsort(np.concatenate(alike))] + bias * jnp.asarray(invariant[:, None], bias.dtype)
         return Prediction(self.mean(even), sensitivity, unpack(self.whitening(even), self.latents))
 
 
