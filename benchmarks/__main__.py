@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "gradient", "e_step", "train")
+BENCHMARKS = ("simulate", "gradient", "e_step", "gaussian_process", "train")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 

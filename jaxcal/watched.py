@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcal import figures, png
+from jaxcal import png, thumbnails
 
 MOST_FRAMES = 100
 """How many frames are shown, the last ones."""
@@ -227,8 +227,8 @@ class _Angles(NamedTuple):
 def _draw(frame, optics):
     frame = np.nan_to_num(np.asarray(frame, float), posinf=0.0, neginf=0.0)
     with np.errstate(all="ignore"):  # a blank frame has no spectrum; its picture is black
-        spectrum = figures.display_spectrum(frame, optics)[1]
-    return png.grey(figures.smaller(frame, THUMBNAIL)), png.grey(spectrum, (20, 99.9))
+        spectrum = thumbnails.display_spectrum(frame, optics)[1]
+    return png.grey(thumbnails.smaller(frame, THUMBNAIL)), png.grey(spectrum, (20, 99.9))
 
 
 def _step(number, held):

@@ -41,7 +41,7 @@ SHELL = {
     "calibration", "tracking", "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
-    "png", "watched", "watch_figures", "watch_page", "watch",
+    "png", "thumbnails", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip
 """What reads, writes, shows or drives: nothing numerical leans on it."""
 
@@ -84,11 +84,12 @@ FORBIDDEN = {
                     "report", "cli", "commands", "vae", "latent_map", "em"},
     "calibration": {"report", "figures", "cli", "commands", "console"},
     "report": {"cli", "commands", "console", "calibration", "em", "vae", "latent_map"},
-    "figures": NUMERICAL | SHELL,
+    "figures": (NUMERICAL | SHELL) - {"thumbnails"},
+    "thumbnails": NUMERICAL | SHELL,
     "results": {"cli", "commands", "report", "calibration"},
     "png": NUMERICAL | SHELL,
     **{
-        name: NUMERICAL | SHELL - {"figures", "png", "watched", "watch_figures", "watch_page"}
+        name: NUMERICAL | SHELL - {"figures", "thumbnails", "png", "watched", "watch_figures", "watch_page"}
         for name in ("watched", "watch_figures", "watch_page", "watch")
     },
     "nexus": {"cli", "commands", "report", "calibration", "estimation", "recordings"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import standins
 
-from jaxcal import figures, report
+from jaxcal import figures, report, thumbnails
 
 SEVEN = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b")
 
@@ -93,8 +93,8 @@ def test_frames_without_a_disc_are_shown_all_the_same():
     optics = standins.optics()
     for frame in (np.zeros((96, 96)), np.full((96, 96), 7, np.uint16), np.eye(96)):
         assert figures.frames_with_spectra([frame], ["blank"], optics).startswith(b"<?xml")
-        reach, image = figures.display_spectrum(frame, optics)
-        assert 0 < reach <= figures.HIGHEST_FREQUENCY and np.all(np.isfinite(image))
+        reach, image = thumbnails.display_spectrum(frame, optics)
+        assert 0 < reach <= thumbnails.HIGHEST_FREQUENCY and np.all(np.isfinite(image))
 
 
 def test_display_spectrum_shows_a_grating_where_it_is():
@@ -103,7 +103,7 @@ def test_display_spectrum_shows_a_grating_where_it_is():
     radius = optics.semi_angle_mrad / optics.pixel_mrad
     x, y = np.meshgrid(*2 * [(np.arange(128) - 63.5) / radius])
     frame = 100 * (1 + 0.1 * np.cos(2 * np.pi * 9 * x)) * (np.hypot(x, y) < 1)
-    reach, image = figures.display_spectrum(frame, optics)
+    reach, image = thumbnails.display_spectrum(frame, optics)
     row, column = np.unravel_index(np.argmax(image), image.shape)
     step = 2 * reach / (image.shape[0] - 1)
     # The disc's radius is known to the nominal value and its middle to a pixel.

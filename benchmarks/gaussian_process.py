@@ -1,0 +1,180 @@
+"""The Gaussian process of an E-step alone: log likelihoods of candidates, beside other libraries.
+
+The work of a candidate: the symmetrised kernel between its frames' states, one Cholesky factor, the
+log likelihood of every latent; no map network, no nuisances, which `e_step` has. ``jaxcal`` is
+:func:`jaxcal.latent_map.log_likelihood` in the form without a simulated mean, in blocks as EM
+scores them; ``tinygp`` its process and `log_probability`, vmapped over all candidates at once;
+``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or all in a call of
+LAPACK; ``torch`` and ``gpytorch`` batches in float32. ``scikit-learn`` has no kernel with a
+symmetry and evaluates the plain one, a candidate at a time. The slow ones get fewer candidates; the
+rates are per candidate. The deviation is the largest difference of a log likelihood from the NumPy
+one, over their spread.
+"""
+
+import importlib.util
+import os
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tinygp
+
+from benchmarks import e_step, roofline, timing
+from jaxcal import em, latent_map
+from jaxcal import model as models
+
+LATENTS = 8
+BLOCK = 512  # candidates
+FEWER = {"numpy_batch": 8, "torch": 1, "gpytorch": 8, "numpy_loop": 64, "scikit-learn": 1024}
+
+
+def problem(frames: int, candidates: int):
+    """The candidates' states (N, T, P), and latents (T, D)."""
+    data, positions = e_step.problem(frames, candidates)
+    parameters = em.Parameters(latent_map.FLAT_PRIOR.mean, jnp.zeros_like(data.actuator_sd))
+    states = jax.vmap(lambda p: em.states(p, parameters, data))(positions)
+    latents = np.random.default_rng(1).standard_normal((frames, LATENTS)).astype(np.float32)
+    return states, jnp.asarray(latents)
+
+
+def jaxcal_form(signs, scale):
+    """Candidates' states (N, T, P), latents (T, D), log parameters -> log likelihoods (N,)."""
+    predict = latent_map.flat_prediction(jnp.zeros(LATENTS), jnp.eye(LATENTS), 0)
+
+    @jax.jit
+    def score(states, latents, hyper):
+        noise = jnp.ones(len(latents))
+        return jax.lax.map(
+            lambda x: latent_map.log_likelihood(hyper, predict, x, latents, signs, scale, noise),
+            states, batch_size=BLOCK)
+
+    return score
+
+
+def tinygp_form(signs, scale):
+    """The same by tinygp's own `log_probability`."""
+    @jax.jit
+    def score(states, latents, hyper):
+        def one(x):
+            process = tinygp.GaussianProcess(
+                latent_map.gap_kernel(hyper, signs), latent_map.kernel_coordinates(x, scale),
+                diag=jnp.exp(2 * hyper.log_noise))
+            return jax.vmap(process.log_probability, in_axes=1)(latents).sum()
+        return jax.vmap(one)(states)
+
+    return score
+
+
+def numpy_form(where, latents, hyper, signs):
+    """The same in NumPy, of kernel coordinates (N, T, P)."""
+    amplitude, length, noise = (np.exp(float(h)) for h in hyper)
+    images = where[:, None, :, None] * signs
+    distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
+    kernel = amplitude**2 * np.exp(-0.5 * distance / length**2).mean(-1)
+    kernel += noise**2 * np.eye(len(latents))
+    factor = np.linalg.cholesky(kernel)
+    white = np.linalg.solve(factor, np.broadcast_to(latents, (len(where), *latents.shape)))
+    log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
+        log_det + 0.5 * len(latents) * np.log(2 * np.pi))
+
+
+def torch_form(hyper, signs):
+    """The same in PyTorch."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    signs = torch.tensor(np.asarray(signs, np.float32))
+
+    def score(where, latents):
+        images = where[:, None, :, None] * signs
+        distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
+        kernel = amplitude**2 * torch.exp(-0.5 * distance / length**2).mean(-1)
+        kernel = kernel + noise**2 * torch.eye(len(latents))
+        factor = torch.linalg.cholesky(kernel)
+        white = torch.linalg.solve_triangular(factor, latents[None], upper=False)
+        log_det = torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum(-1)
+        return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
+            log_det + 0.5 * len(latents) * np.log(2 * np.pi))
+
+    return lambda where, latents: score(torch.tensor(where), torch.tensor(latents)).numpy()
+
+
+def gpytorch_form(hyper, signs):
+    """The same by GPyTorch's kernel and multivariate normal."""
+    import gpytorch
+    import torch
+
+    torch.set_num_threads(os.cpu_count())
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    kernel = gpytorch.kernels.RBFKernel()
+    kernel.lengthscale = length
+    signs = torch.tensor(np.asarray(signs, np.float32))
+
+    def score(where, latents):
+        where, latents = torch.tensor(where), torch.tensor(latents)
+        with torch.no_grad():
+            dense = sum(kernel(where, sign * where).to_dense() for sign in signs) / len(signs)
+            dense = amplitude**2 * dense + noise**2 * torch.eye(len(latents))
+            zero = torch.zeros(len(where), 1, len(latents))
+            normal = gpytorch.distributions.MultivariateNormal(zero, dense[:, None])
+            return normal.log_prob(latents.T[None]).sum(-1).numpy()
+
+    return score
+
+
+def sklearn_form(hyper):
+    """The log likelihood of the plain kernel by scikit-learn."""
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    kernel = kernels.ConstantKernel(amplitude**2) * kernels.RBF(length)
+    process = GaussianProcessRegressor(kernel, alpha=noise**2, optimizer=None)
+
+    def score(where, latents):
+        return [process.fit(x, latents).log_marginal_likelihood_value_ for x in where]
+
+    return score
+
+
+def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
+        candidates: int = 65_536) -> list[dict]:
+    """One entry a number of frames."""
+    map_ = models.load().flat_map
+    signs, scale = np.asarray(map_.signs, np.float32), np.asarray(map_.scale, np.float32)
+    hyper = jax.tree.map(jnp.float32, latent_map.FLAT_PRIOR.mean)
+    entries = []
+    for count in frames:
+        states, latents = problem(count, candidates)
+        where = np.asarray(latent_map.kernel_coordinates(states, scale))
+        own, data = jaxcal_form(signs, scale), np.asarray(latents)
+        double = where.astype(float)
+        timings = {"jaxcal": timing.measure(own, states, latents, hyper, repetitions=repetitions)}
+        timings["tinygp"] = timing.measure(
+            tinygp_form(signs, scale), states, latents, hyper, repetitions=repetitions)
+        forms = {"numpy_batch": (double, partial(numpy_form, hyper=hyper, signs=signs)),
+                 "numpy_loop": (double, lambda x, y: np.concatenate(
+                     [numpy_form(one[None], y, hyper, signs) for one in x]))}
+        if importlib.util.find_spec("torch"):
+            forms["torch"] = where, torch_form(hyper, signs)
+        if importlib.util.find_spec("gpytorch"):
+            forms["gpytorch"] = where, gpytorch_form(hyper, signs)
+        if importlib.util.find_spec("sklearn"):
+            forms["scikit-learn"] = double, sklearn_form(hyper)
+        for name, (points, form) in forms.items():
+            share = min(FEWER[name], candidates)
+            part = points[: candidates // share]
+            took = timing.measure(form, part, data, repetitions=repetitions)
+            scaled = len(where) / len(part)
+            timings[name] = took._replace(median=took.median * scaled, lower=took.lower * scaled,
+                                          upper=took.upper * scaled)
+        theirs = timings["numpy_loop"].value
+        ours = np.asarray(timings["jaxcal"].value, float)[: len(theirs)]
+        entries.append(timing.entry(
+            "gaussian_process", {"frames": count, "candidates": candidates, "latents": LATENTS},
+            timings, candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(),
+            repetitions, roofline.fraction(own, (states, latents, hyper), timings["jaxcal"].median)
+        ))
+    return entries
