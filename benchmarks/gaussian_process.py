@@ -40,11 +40,12 @@ def problem(frames: int, candidates: int):
 
 def jaxcal_form(signs, scale):
     """Candidates' states (N, T, P), latents (T, D), log parameters -> log likelihoods (N,)."""
-    predict = latent_map.flat_prediction(jnp.zeros(LATENTS), jnp.eye(LATENTS), 0)
+    predict = latent_map.flat_prediction(
+        jnp.zeros(LATENTS, jnp.float32), jnp.eye(LATENTS, dtype=jnp.float32), 0)
 
     @jax.jit
     def score(states, latents, hyper):
-        noise = jnp.ones(len(latents))
+        noise = jnp.ones(len(latents), jnp.float32)
         return jax.lax.map(
             lambda x: latent_map.log_likelihood(hyper, predict, x, latents, signs, scale, noise),
             states, batch_size=BLOCK)
@@ -170,7 +171,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
             scaled = len(where) / len(part)
             timings[name] = took._replace(median=took.median * scaled, lower=took.lower * scaled,
                                           upper=took.upper * scaled)
-        theirs = timings["numpy_loop"].value
+        theirs = timings["numpy_batch"].value
         ours = np.asarray(timings["jaxcal"].value, float)[: len(theirs)]
         entries.append(timing.entry(
             "gaussian_process", {"frames": count, "candidates": candidates, "latents": LATENTS},

@@ -20,8 +20,8 @@ MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
 # Modules that no measured number depends on.
 NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "notations",
               "notation_reports", "ceos", "nion", "replay", "faulty", "runs", "tracking",
-              "conformance", "nexus", "recordings", "recorded_optics", "knob_table", "png", "thumbnails",
-              "watch", "watched", "watch_page", "watch_figures"}
+              "conformance", "nexus", "recordings", "recorded_optics", "knob_table", "png",
+              "thumbnails", "watch", "watched", "watch_page", "watch_figures"}
 SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
 

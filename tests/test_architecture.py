@@ -89,7 +89,8 @@ FORBIDDEN = {
     "results": {"cli", "commands", "report", "calibration"},
     "png": NUMERICAL | SHELL,
     **{
-        name: NUMERICAL | SHELL - {"figures", "thumbnails", "png", "watched", "watch_figures", "watch_page"}
+        name: NUMERICAL | SHELL - {"figures", "thumbnails", "png", "watched", "watch_figures",
+                                   "watch_page"}
         for name in ("watched", "watch_figures", "watch_page", "watch")
     },
     "nexus": {"cli", "commands", "report", "calibration", "estimation", "recordings"},

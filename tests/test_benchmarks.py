@@ -16,7 +16,7 @@ import safetensors.numpy
 import standins
 
 import jaxcal
-from jaxcal import estimation, model, observation, spectra
+from jaxcal import estimation, latent_map, model, observation, spectra
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +41,7 @@ from benchmarks import (  # noqa: E402
     coverage,
     e_step,
     faults,
+    gaussian_process,
     gradient,
     provenance,
     reality,
@@ -85,6 +86,24 @@ def test_e_step_agrees_with_numpy_and_follows_the_contract():
     assert entry["deviation"] < 1e-4  # float32 over the spread of the log likelihoods
     assert {"roofline_fraction", "peak_memory_mb", "compile_seconds"} <= set(entry)
     json.dumps(entry)
+
+
+def test_gaussian_process_agrees_with_every_library_that_has_its_kernel():
+    [entry] = gaussian_process.run(1, (4,), 64)
+    assert set(entry["seconds"]) >= {"jaxcal", "tinygp", "numpy_batch", "numpy_loop"}
+    assert entry["deviation"] < 1e-4
+    states, latents = gaussian_process.problem(4, 64)
+    map_ = model.load().flat_map
+    hyper = jax.tree.map(jnp.float32, map_.prior.mean)
+    where = np.asarray(latent_map.kernel_coordinates(states, map_.scale))
+    expected = gaussian_process.numpy_form(where.astype(float), np.asarray(latents), hyper,
+                                           map_.signs)
+    single = gaussian_process.tinygp_form(map_.signs, map_.scale)(states, latents, hyper)
+    np.testing.assert_allclose(single, expected, rtol=1e-4)
+    for name in ("torch", "gpytorch"):
+        if importlib.util.find_spec(name):
+            form = getattr(gaussian_process, f"{name}_form")(hyper, map_.signs)
+            np.testing.assert_allclose(form(where, np.asarray(latents)), expected, rtol=1e-4)
 
 
 def test_simulate_agrees_with_numpy_and_the_others_that_are_installed(monkeypatch):
