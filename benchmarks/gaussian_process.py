@@ -26,7 +26,7 @@ from jaxcal import model as models
 
 LATENTS = 8
 BLOCK = 512  # candidates
-FEWER = {"numpy_batch": 8, "torch": 1, "gpytorch": 8, "numpy_loop": 64, "scikit-learn": 1024}
+FEWER = {"numpy_batch": 8, "torch": 8, "gpytorch": 8, "numpy_loop": 64, "scikit-learn": 1024}
 
 
 def problem(frames: int, candidates: int):
