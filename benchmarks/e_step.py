@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks import timing
+from benchmarks import roofline, timing
 from jaxcal import em, estimation
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import FIRST_ORDER, random_steps, simulated_optics
@@ -136,7 +136,9 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int =
         timings["numpy_loop"] = timing.measure(in_blocks, 1, repetitions=repetitions)
         ours = np.asarray(jnp.asarray(timings["jaxcal"].value), float)
         theirs = timings["numpy_loop"].value
+        limit = roofline.fraction(score, (positions, parameters, data), timings["jaxcal"].median)
         entries.append(timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,
-            candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions))
+            candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions,
+            limit))
     return entries
