@@ -339,7 +339,7 @@ def test_frame_terms_of_a_frame_that_fits():
     problem = blank(STEPS[:1])
     z = unknowns.start(problem, tuple(TRUTH), list(TRUTH.values()))
     phases, physics, _ = unknowns.frames_of(z, problem)
-    power = expected(z, problem)[0]
+    power = tuple(part.astype(np.float32) for part in expected(z, problem)[0])
     places = tuple(aberrations.indices(problem.free).tolist())
     deviance, gradient, fisher, bins = posterior.frame_terms(
         jnp.float32(phases[0]), physics[0], power, places, problem.layouts)
