@@ -18,6 +18,7 @@ import jaxcal
 from jaxcal import devices
 
 TESTS = Path(__file__).parent
+QUICKLY = "--xla_backend_optimization_level=0"  # to compile: most of the time of a session
 LIMIT_S = 240  # processes that wait for each other may do so for ever
 
 
@@ -25,7 +26,7 @@ def start(count, *arguments):
     """A session on so many devices; what it prints goes to a file, a full pipe would hold it up."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {QUICKLY}"}
     told = tempfile.TemporaryFile("w+")
     process = subprocess.Popen([sys.executable, TESTS / "device_session.py", *map(str, arguments)],
                                env=environment, stdout=told, stderr=subprocess.STDOUT)

@@ -28,6 +28,7 @@ def start(tmp_path_factory):
     environment = {
         **os.environ, "PYTHONPATH": str(PROGRAM.parents[1]),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # to compile quickly
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }  # fmt: skip
