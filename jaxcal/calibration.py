@@ -152,8 +152,9 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         `Calibration`; it says where the knobs stand.
 
     Raises:
-        ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs, or
-            a run that cannot be gone on with.
+        ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs or
+            limits, or a run that cannot be gone on with.
+        InstrumentError: with ``resume``, the microscope cannot take up the run.
     """
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
@@ -232,8 +233,8 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
     if holds and answer.refinement and verification.log_odds_elsewhere(
-            course.observations[-1], verification.tuned_state_nm(answer), course.microscope.optics,
-            plan.model, candidates=plan.settings.candidates) > DOUBTED:
+            course.observations[-1], verification.state_nm(answer, course.settings_nm[-1]),
+            course.microscope.optics, plan.model, candidates=plan.settings.candidates) > DOUBTED:
         holds, verdict = False, ELSEWHERE
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:

@@ -53,8 +53,8 @@ def microscope(arguments):
         )
     from jaxcal.microscopes import ReplayMicroscope
 
-    # Every recorded frame counts once: more of them than there are would be the same ones again.
-    return ReplayMicroscope(series), min(arguments.frames, len(series))
+    # Every recorded frame counts once, and the last is for the verification.
+    return ReplayMicroscope(series), max(min(arguments.frames, len(series) - 1), 1)
 
 
 def simulated(arguments, energy_kev, semi_angle_mrad):

@@ -104,12 +104,16 @@ class RecordedMicroscope:
         return self._frames[self._shown - 1]
 
     def bring_back(self) -> None:
-        """Turn the knobs back to zero, whatever was recorded.
+        """Turn the knobs back to zero, whatever was recorded, also where it cannot be kept.
 
         Raises:
             InstrumentError: the microscope failed; where the knobs stand is not known.
+            OSError: the knobs are back, but the folder cannot be written.
         """
-        self._put(standing_nm=None)
+        try:
+            self._put(standing_nm=None)
+        except OSError:
+            pass  # of a full disk, say; it is told of once the knobs are back
         self.instrument.set(np.zeros(len(self.knob_names)))
         self._put(standing_nm=self._named(self.instrument.standing_nm))
 
@@ -132,7 +136,9 @@ class RecordedMicroscope:
         if (self.folder / "run.json").exists():
             raise SeriesError("holds a run already", "go on with it, or name another folder",
                               file=self.folder)
-        (self.folder / "series.h5").unlink(missing_ok=True)
+        if (self.folder / "series.h5").exists():
+            raise SeriesError("holds a series.h5 that is not of a run", "name another folder",
+                              file=self.folder)
         self._write()
 
     def _take_up(self, call):
@@ -151,6 +157,7 @@ class RecordedMicroscope:
             self._asked = list(np.array(told["settings_nm"][:count], float))
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
+                       "standing_nm": told["standing_nm"],
                        "settings_nm": [asked.tolist() for asked in self._asked]}
         self.instrument.resume(Past(
             np.reshape(self._asked, (-1, len(self.knob_names))), standing, told["origin"]))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jaxcal import estimation, laplace, observation, posterior, refine, tiles, unknowns
-from jaxcal.aberrations import ORDER, indices
+from jaxcal.aberrations import ORDER, SYMMETRY, indices
 from jaxcal.acquisition import NEAR
 from jaxcal.estimation import CONFIDENCE, Estimate
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
@@ -130,21 +130,34 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     if seen.fault is not None:
         raise SeriesError(f"the frame cannot be used: {seen.fault}", "take another")
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
-    before = np.sqrt(np.diag(tracked.covariance_nm2))
     start = posterior.evaluate(np.zeros(problem.active.size), problem)
     point, _ = refine.climb(problem, start, STEPS)
-    x0, _, _ = laplace.tuning(unknowns.decode(point.z, problem), problem)
-    covariance, _ = laplace.covariances(point, problem)
-    # the information of the frame alone, with the theory's own error, beside the prediction's
-    told = np.linalg.inv(covariance) - np.diag(1 / before**2)
-    told = 0.5 * (told + told.T)
-    values, vectors = np.linalg.eigh(told)
-    told = vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
-    told = told @ np.linalg.inv(np.eye(len(x0)) + laplace.theory_nm2(problem) @ told)
-    known = np.linalg.inv(tracked.covariance_nm2)
-    after = np.linalg.inv(known + 0.5 * (told + told.T))
-    surprise = float(np.mean(((x0 - tracked.x0_nm) / before) ** 2))
+    climbed, _, _ = laplace.tuning(unknowns.decode(point.z, problem), problem)
+    x0, after = combined(tracked.x0_nm, tracked.covariance_nm2, climbed,
+                         laplace.covariances(point, problem)[0], laplace.theory_nm2(problem))
+    before = np.diag(tracked.covariance_nm2)
+    surprise = float(np.mean((x0 - tracked.x0_nm) ** 2 / before))
     return replace(tracked, x0_nm=x0, covariance_nm2=after, surprise=surprise)
+
+
+def combined(mean, covariance, climbed, width, theory):
+    """Mean (P,) and covariance (P, P) of a prediction and a frame together.
+
+    Args:
+        mean, covariance: of the prediction.
+        climbed, width: mean and covariance of the frame with the prediction's deviations alone as
+            the prior, without their correlations.
+        theory: (P, P) the theory's own error, which the frame's information does not know of.
+    """
+    told = np.linalg.inv(width)
+    pull = told @ (climbed - mean)  # of the frame alone
+    told = told - np.diag(1 / np.diag(covariance))
+    values, vectors = np.linalg.eigh(0.5 * (told + told.T))
+    told = vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
+    less = np.linalg.inv(np.eye(len(mean)) + told @ theory)
+    told, pull = less @ told, less @ pull
+    after = np.linalg.inv(np.linalg.inv(covariance) + 0.5 * (told + told.T))
+    return mean + after @ pull, after
 
 
 def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
@@ -176,7 +189,7 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
     places = indices(tracked.knob_names)
     away = np.where(ORDER[places] == 1, side * NEAR, 0.0)
     if np.count_nonzero(away) == 3:
-        away[1:3] /= np.sqrt(2)
+        away[SYMMETRY[places] == 2] /= np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     return tunes + away / edge_waves(tracked.optics)[places]
 

@@ -20,12 +20,14 @@ ELSEWHERE_NM = {1: 30.0, 2: 200.0}  # standard deviation of where else it might 
 EXACTLY = 1e-3  # of that, where it is expected
 
 
-def tuned_state_nm(answer: Estimate) -> np.ndarray:
-    """State (7,), nm, of STATES at the setting that tunes, by a refined estimate: the knobs'
-    aberrations are zero there."""
+def state_nm(answer: Estimate, knobs_nm) -> np.ndarray:
+    """State (7,), nm, of STATES at a setting (P,), nm, by a refined estimate: of the knobs what is
+    left there, zero at the setting that tunes."""
     problem = answer.refinement.problem
     found = unknowns.decode(answer.refinement.solutions[0].point.z, problem)
-    return np.array([0.0 if name in answer.knob_names else found.state[problem.free.index(name)]
+    left = answer.actuator @ (np.asarray(knobs_nm, float) - answer.tuned_knobs_nm)
+    knobs = dict(zip(answer.knob_names, left, strict=True))
+    return np.array([knobs[name] if name in knobs else found.state[problem.free.index(name)]
                      for name in STATES])
 
 

@@ -87,6 +87,37 @@ def test_a_probe_is_a_line_focus_off_the_tuning_setting():
     assert_allclose(other, -away)
 
 
+def test_a_probe_does_not_depend_on_the_order_of_the_knobs():
+    turned = ("C12a", "C12b", "C10")
+    state = tracking.start(replace_names(answer(), turned), OPTICS, 1.0)
+    away = tracking.probe_nm(state) * edge_waves(OPTICS)[indices(turned)]
+    assert_allclose(np.hypot(*away[:2]), away[2])
+
+
+def test_a_prediction_and_a_frame_together_are_the_normal_posterior():
+    """In closed form: knobs that go together are moved together, also one that is not seen."""
+    mean = np.array([1.0, -2.0, 0.5])
+    covariance = np.array([[4.0, 1.8, 0.0], [1.8, 1.0, 0.1], [0.0, 0.1, 2.0]])
+    noise, theory = np.array([[0.5, 0.1, 0.0], [0.1, 0.3, 0.0], [0.0, 0.0, 0.2]]), 0.04 * np.eye(3)
+    measured = np.array([3.0, -1.0, 0.0])
+
+    def posterior(covariance, noise, information=None):
+        told = np.linalg.inv(noise) if information is None else information
+        width = np.linalg.inv(np.linalg.inv(covariance) + told)
+        return mean + width @ told @ (measured - mean), width
+
+    alone = posterior(np.diag(np.diag(covariance)), noise)
+    expected = posterior(covariance, noise + theory)
+    for found, right in zip(tracking.combined(mean, covariance, *alone, theory), expected,
+                            strict=True):
+        assert_allclose(found, right, rtol=1e-10)
+    first = np.diag([4.0, 0.0, 0.0])  # a frame that sees the first knob alone
+    alone = posterior(np.diag(np.diag(covariance)), None, first)
+    moved, _ = tracking.combined(mean, covariance, *alone, 0 * theory)
+    assert_allclose(moved, posterior(covariance, None, first)[0], rtol=1e-8)
+    assert abs(moved[1] - mean[1]) > 0.5
+
+
 def test_a_frame_that_cannot_be_used_teaches_nothing():
     state = tracking.start(answer(), OPTICS, 1.0)
     with pytest.raises(SeriesError, match="the frame cannot be used: blank"):

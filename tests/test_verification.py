@@ -37,12 +37,15 @@ def test_a_frame_in_focus_passes_and_one_where_a_knob_did_not_arrive_does_not(se
 
 
 def test_the_state_at_the_setting_that_tunes(monkeypatch):
-    """Nothing is left of the knobs; what is no knob stays."""
+    """Nothing is left of the knobs, elsewhere what they lead to; what is no knob stays."""
     free = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30")
     state = np.array([10.0, 20, 30, 400, 500, 600, 700, 8000])
     monkeypatch.setattr(unknowns, "decode", lambda z, problem: SimpleNamespace(state=state))
     solution = SimpleNamespace(point=SimpleNamespace(z=None))
     answer = SimpleNamespace(
-        knob_names=(*FIRST_ORDER, "C30"),
+        knob_names=(*FIRST_ORDER, "C30"), tuned_knobs_nm=np.array([5.0, 0, 0, 0]),
+        actuator=np.diag([1.1, 1.0, 1.0, 1.0]),
         refinement=SimpleNamespace(problem=SimpleNamespace(free=free), solutions=(solution,)))
-    assert_allclose(verification.tuned_state_nm(answer), [0, 0, 0, 400, 500, 600, 700])
+    others = [400, 500, 600, 700]
+    assert_allclose(verification.state_nm(answer, [5.0, 0, 0, 0]), [0, 0, 0, *others])
+    assert_allclose(verification.state_nm(answer, [15.0, 0, -2.0, 9]), [11, 0, -2, *others])

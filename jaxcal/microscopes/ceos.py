@@ -17,6 +17,7 @@ from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 PORT = 7072
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
 SELECTS = ("coarse", "fine")
+SMALLEST_NM = 1e-3  # step of a knob; what is less is none
 
 
 class CeosCorrector:
@@ -162,6 +163,7 @@ class CeosMicroscope:
         wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
         for name, places in self._own.items():
             step = wanted[places] - self.knobs_nm[places]
+            step[np.abs(step) < SMALLEST_NM] = 0.0  # what rounding leaves of no step
             if not np.any(step):
                 continue
             names = [self.knob_names[place] for place in places]
@@ -169,7 +171,7 @@ class CeosMicroscope:
             value = np.atleast_1d(value)  # what is thought to be there is minus what is wanted
             self.corrector.call("correctAberration", name=name, value=value.tolist(),
                                 target=[0.0] * len(value), select=self._select)
-            self.knobs_nm[places] = wanted[places]
+            self.knobs_nm[places] += step
 
     def resume(self, past: Past) -> None:
         """Count the knobs from where they stood when an interrupted run began.

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from jaxcal.microscopes.protocol import InstrumentError, Past, settings
+from jaxcal.microscopes.protocol import InstrumentError, Past, settings, stated_limits
 
 TIMEOUT_S = 300.0
 """For a call of a microscope; a simulated one compiles in the first."""
@@ -15,7 +15,8 @@ class GuardedMicroscope:
 
     What the microscope raises becomes an InstrumentError; so does a call that does not end within
     ``timeout_s`` (it goes on in its thread, nobody can stop it), a frame that is none, and a
-    setting that is none. A setting beyond ``limits_nm`` is refused before the microscope is asked.
+    setting that is none. While a call that moves the knobs goes on so, no other is begun: it is
+    waited for once more. A setting beyond ``limits_nm`` is refused before the microscope is asked.
 
     Args:
         microscope: any `jaxcal.Microscope`.
@@ -25,6 +26,9 @@ class GuardedMicroscope:
         standing_nm: (P,) where the knobs are known to stand, nm; None while they move, and where
             moving failed.
         limits_nm: (P,) largest settings, infinite where the microscope says nothing of them.
+
+    Raises:
+        ValueError: the microscope's limits_nm are neither numbers nor a mapping of its knobs.
     """
 
     def __init__(self, microscope, timeout_s: float = TIMEOUT_S):
@@ -32,12 +36,11 @@ class GuardedMicroscope:
         self.knob_names, self.optics = tuple(microscope.knob_names), microscope.optics
         self.name = getattr(microscope, "name", "microscope")
         count = len(self.knob_names)
-        self.limits_nm = np.broadcast_to(
-            np.asarray(getattr(microscope, "limits_nm", np.inf), float), count)
+        self.limits_nm = stated_limits(getattr(microscope, "limits_nm", np.inf), self.knob_names)
         self.origin = getattr(microscope, "origin", None)
         self.standing_nm = np.zeros(count)
         self.knobs_nm = np.zeros(count)
-        self._shape = None
+        self._shape, self._moving = None, None
 
     def set(self, knobs_nm) -> None:
         """Turn the knobs to (P,) nm; ``knobs_nm`` is then where they arrived.
@@ -52,6 +55,15 @@ class GuardedMicroscope:
         self._call("set", wanted.copy())
         self.knobs_nm = self._arrived(wanted)
         self.standing_nm = wanted
+
+    def send(self, knobs_nm) -> Exception | None:
+        """Ask the microscope itself for a setting (P,), nm, beyond a limit too; what it raised."""
+        self.standing_nm = None
+        try:
+            self._call("set", np.array(knobs_nm, float))
+        except InstrumentError as error:
+            return error.__cause__ or error
+        return None
 
     def acquire(self) -> np.ndarray:
         """One Ronchigram (H, W).
@@ -90,26 +102,31 @@ class GuardedMicroscope:
         self.origin, self.standing_nm = past.origin, past.knobs_nm
 
     def _arrived(self, wanted):
-        if not hasattr(self.microscope, "knobs_nm"):
-            return wanted.copy()
-        told = self._call("knobs_nm")
+        told = self._call("knobs_nm", absent=(wanted.copy(),))
         try:
             return settings(told, self.knob_names)
         except (TypeError, ValueError) as error:
             raise InstrumentError(f"knobs_nm tells no setting: {error}") from error
 
-    def _call(self, member: str, *arguments):
-        """What a member of the microscope gives, or an InstrumentError."""
+    def _call(self, member: str, *arguments, absent=()):
+        """What a member of the microscope gives, or an InstrumentError; ``absent``: of one thing,
+        what is given where there is no such member."""
+        if self._moving is not None:
+            self._moving.join(self.timeout_s)
+            if self._moving.is_alive():
+                raise InstrumentError("the call that moved the knobs still has not ended, where "
+                                      "they stand is not known: look at the instrument")
         answer = {}
 
         def call():
             try:
-                found = getattr(self.microscope, member)
+                found = getattr(self.microscope, member, *absent)
                 answer["value"] = found(*arguments) if callable(found) else found
             except BaseException as error:
                 answer["error"] = error
 
         thread = threading.Thread(target=call, daemon=True, name=f"microscope {member}")
+        self._moving = thread if member in ("set", "resume") else None
         thread.start()
         thread.join(self.timeout_s)
         if thread.is_alive():

@@ -1,6 +1,6 @@
 """What an instrument must offer to be calibrated: knobs, a camera, its nominal optics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,9 +36,9 @@ class Microscope(Protocol):
 
     More are used where they are there: ``name`` (str), what results call the microscope;
     ``knobs_nm`` (P,), the setting in force after `set`, for instruments that do not arrive exactly
-    where they were sent; ``limits_nm`` (P,), the largest setting of each knob. For runs that are
-    continued: ``origin``, anything that JSON can hold and that tells where the knobs stood at the
-    start, and ``resume(past)``, which takes up counting from there (`Past`).
+    where they were sent; ``limits_nm`` (P,) or {knob: nm}, the largest setting of each knob. For
+    runs that are continued: ``origin``, anything that JSON can hold and that tells where the knobs
+    stood at the start, and ``resume(past)``, which takes up counting from there (`Past`).
     """
 
     knob_names: Sequence[str]
@@ -69,6 +69,25 @@ def settings(knobs_nm, knob_names, limits=None):
         raise ValueError(f"{knob_names[worst]} was asked to {knobs[worst]:.1f} nm, its limit is "
                          f"{limits[worst]:g} nm: nothing was moved")
     return knobs
+
+
+def stated_limits(limits_nm, knob_names) -> np.ndarray:
+    """Largest settings (P,), nm, as a microscope states them: one number, one for each knob, or a
+    mapping as of `limits`.
+
+    Raises:
+        ValueError: it is none of these, or one is negative.
+    """
+    if isinstance(limits_nm, Mapping):
+        return limits(limits_nm, knob_names)
+    try:
+        found = np.broadcast_to(np.asarray(limits_nm, float), len(knob_names))
+        if not np.any(np.isnan(found)) and np.all(found >= 0):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"limits_nm should be the largest setting in nm of each of "
+                     f"{', '.join(knob_names)}, got {limits_nm}")
 
 
 def limits(limits_nm, knob_names) -> np.ndarray:
