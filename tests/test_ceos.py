@@ -56,6 +56,15 @@ def test_settings_arrive_as_increments_in_metres_and_ceos_names(server, correcto
     assert all(request["params"]["select"] == "fine" for request in server.requests)
 
 
+def test_what_rounding_leaves_is_no_step(server, corrector):
+    bench = microscope(corrector, ("C10", "C12a", "C12b"))
+    bench.set([0.3, 0.0, 0.0])
+    bench.set([0.1 + 0.2, 40.0, 1e-9])
+    assert [request["params"]["name"] for request in server.requests] == ["C1", "A1"]
+    assert_allclose(server.state["A1"], [40e-9, 0.0])
+    assert_allclose(bench.knobs_nm, [0.3, 40.0, 0.0], atol=1e-12)
+
+
 def test_one_half_of_a_pair_moves_alone(server, corrector):
     bench = microscope(corrector, ("C12b",))
     bench.set([5.0])

@@ -187,6 +187,7 @@ def test_an_adapter_that_is_right_passes(ask):
      "stale: the very counts of frame 0"),
     (lambda b: setattr(b, "acquire", lambda: 1 / 0), "the microscope failed in acquire: division"),
     (lambda b: setattr(b, "acquire", None), "acquire cannot be called"),
+    (lambda b: setattr(b, "limits_nm", [1.0, 2.0]), "limits_nm should be the largest setting"),
     (lambda b: setattr(b, "optics", (200.0, 20.0, 0.2)), "should be a jaxcal.Optics, got tuple"),
     (lambda b: setattr(b, "knob_names", ("C10", "A1x")), "A1x"),
     (lambda b: setattr(b, "knobs_nm", np.array([5.0, 5.0, 5.0])), "C10 within"),

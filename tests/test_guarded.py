@@ -107,6 +107,69 @@ def test_a_call_that_does_not_end_is_given_up():
         end.set()
 
 
+def test_while_the_knobs_may_still_move_nothing_else_is_asked():
+    bench, end, sent = Bench(), threading.Event(), []
+
+    def slow(knobs):
+        end.wait()
+        sent.append(knobs)
+
+    bench.set = slow
+    guarded = GuardedMicroscope(bench, 0.05)
+    try:
+        with pytest.raises(InstrumentError, match="did not answer to set within 0.05 s"):
+            guarded.set([1.0, 2.0, 3.0])
+        for ask in (guarded.acquire, lambda: guarded.set([0.0, 0.0, 0.0])):
+            with pytest.raises(InstrumentError, match="moved the knobs still has not ended"):
+                ask()
+        assert sent == [] and guarded.standing_nm is None
+    finally:
+        end.set()
+    guarded.set([0.0, 0.0, 0.0])  # the one before is waited for
+    np.testing.assert_array_equal(sent, [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+
+
+def test_a_frame_that_does_not_come_leaves_the_knobs_free():
+    bench, end = Bench(), threading.Event()
+    bench.acquire = end.wait
+    guarded = GuardedMicroscope(bench, 0.05)
+    try:
+        with pytest.raises(InstrumentError, match="did not answer to acquire"):
+            guarded.acquire()
+        guarded.set([0.0, 0.0, 0.0])
+        assert len(bench.sent) == 1
+    finally:
+        end.set()
+
+
+def test_a_setting_that_cannot_be_read_is_an_error_of_the_instrument():
+    class Lost(Bench):
+        @property
+        def knobs_nm(self):
+            raise ConnectionError("the controller is gone")
+
+    with pytest.raises(InstrumentError, match="failed in knobs_nm: the controller is gone"):
+        GuardedMicroscope(Lost()).set([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(("stated", "limits"), [
+    (70, [70.0, 70.0, 70.0]), ([0.0, 1.0, np.inf], [0.0, 1.0, np.inf]),
+    ({"C12a": 30.0}, [np.inf, 30.0, np.inf]),
+])  # fmt: skip
+def test_limits_are_one_number_one_for_each_knob_or_by_name(stated, limits):
+    bench = Bench()
+    bench.limits_nm = stated
+    np.testing.assert_array_equal(GuardedMicroscope(bench).limits_nm, limits)
+
+
+@pytest.mark.parametrize("stated", [[1.0, 2.0], "far", {"C30": 1.0}, -1.0, [1.0, np.nan, 2.0]])
+def test_limits_that_are_none_are_refused(stated):
+    bench = Bench()
+    bench.limits_nm = stated
+    with pytest.raises(ValueError, match="limits_nm should"):
+        GuardedMicroscope(bench)
+
+
 def test_what_is_no_error_of_the_instrument_goes_through():
     with pytest.raises(KeyboardInterrupt):
         GuardedMicroscope(Bench(KeyboardInterrupt())).acquire()

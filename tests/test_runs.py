@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import ReplayMicroscope, calibration, read_series, runs
 from jaxcal.estimation import Estimate, Mode
+from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError
 
@@ -130,6 +131,14 @@ def test_a_run_is_not_overwritten(tune, tmp_path):
         tune(Bench(), run=tmp_path)
 
 
+def test_a_series_that_is_not_of_a_run_is_left_alone(tune, tmp_path):
+    """A folder made by hand, or by `jaxcal series`, with a series that was measured."""
+    (tmp_path / "series.h5").write_bytes(b"measured")
+    with pytest.raises(SeriesError, match="holds a series.h5 that is not of a run; name another"):
+        tune(Bench(), run=tmp_path)
+    assert (tmp_path / "series.h5").read_bytes() == b"measured"
+
+
 class Killed(BaseException):
     """The end of the process, at this very call."""
 
@@ -163,6 +172,39 @@ def test_a_run_that_was_cut_off_at_any_call_comes_to_the_same_answer(tune, tmp_p
         assert len(bench.calls) == number - 2 * (at // 2)  # no recorded frame is taken again
         assert len(bench.began.asked_nm) == at // 2
         assert json.loads((folder / "run.json").read_text())["state"] == "tuned"
+
+
+def test_a_run_that_goes_on_still_knows_where_the_knobs_are(tune, tmp_path, monkeypatch):
+    """Also once the recorded frames are shown, before anything moved: it may be cut off again."""
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    with pytest.raises(Killed):
+        tune(Bench(5, killed), run=tmp_path)  # at a frame; the knobs stand where it is taken
+    told = runs.read(tmp_path)
+    assert any(told["standing_nm"].values())
+    monkeypatch.setattr(runs.results, "entry", lambda answer: {})
+    again = runs.RecordedMicroscope(
+        GuardedMicroscope(Bench()), tmp_path, limits_nm=list(told["limits_nm"].values()),
+        call={name: told[name] for name in ("frames", "seed", "refined")}, resume=True)
+    for asked in told["settings_nm"]:
+        again.set(asked)
+        again.acquire()
+        again.step(SimpleNamespace(rejected_frames=()))
+    assert runs.read(tmp_path)["standing_nm"] == told["standing_nm"]
+
+
+def test_a_full_disk_does_not_keep_the_knobs_where_they_are(tune, tmp_path, monkeypatch):
+    bench, write = Bench(), runs.write_text
+
+    def full(path, text):
+        if bench.taken == 2:
+            raise OSError("no space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(runs, "write_text", full)
+    with pytest.raises(OSError, match="no space left"):
+        tune(bench, run=tmp_path)
+    assert np.any(bench.calls[-2] != 0)
+    assert_array_equal(bench.knobs, 0.0)
 
 
 def test_a_run_that_ended_can_be_asked_again(tune, tmp_path):
