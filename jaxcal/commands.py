@@ -64,6 +64,7 @@ def calibrate(arguments):
         truth_nm=run.truth_nm,
         applied_nm=run.applied_knobs_nm,
         verdict=run.verdict,
+        limit=results.limit_name(run.limits_nm, _limits(microscope)),
     )
     if run.verdict == calibration.REFUSED:
         raise InputError(f"{microscope.name}: refused: {run.reason}")
@@ -258,11 +259,11 @@ def _estimate_one(series, model, arguments):
         )
 
 
-def _limits(series):
+def _limits(instrument):
     from jaxcal.aberrations import indices
     from jaxcal.optics import quarter_pi_limits_nm
 
-    return quarter_pi_limits_nm(series.optics)[indices(series.knob_names)]
+    return quarter_pi_limits_nm(instrument.optics)[indices(instrument.knob_names)]
 
 
 def _write_json(path, answers):

@@ -79,13 +79,14 @@ class Progress:
         self._bar.start()
 
 
-def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, verdict=None):
+def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, verdict=None,
+                   limit="π/4 limit"):
     """Print the state of one instrument, knob by knob, in nm, and what was used for it.
 
     Args:
         name: heading, such as the file's name.
         estimate: `jaxcal.Estimate`.
-        limits_nm: (P,) pi/4 limits of the knobs, nm.
+        limits_nm: (P,) of the knobs, nm; limit: what they are called.
         truth_nm: {name: nm} or None; adds a column.
         applied_nm: (P,) knob setting that was applied, nm, or None; adds a column.
         verdict: of a calibration, or None.
@@ -96,7 +97,7 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, ve
     from jaxcal.results import standard_deviation
 
     table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    columns = ["knob", "x0 (nm)", "sd", "tunes at (nm)", "sd", "pi/4 limit"]
+    columns = ["knob", "x0 (nm)", "sd", "tunes at (nm)", "sd", limit.replace("π", "pi")]
     columns += ["applied"] if applied_nm is not None else []
     columns += ["true x0"] if truth_nm is not None else []
     for place, heading in enumerate(columns):

@@ -234,7 +234,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     if goes_on:
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
-        answer = _refined(answer, found, series)
+        answer = _refined(answer, found, series, asked=actuator)
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
@@ -294,8 +294,9 @@ def _undecided(found) -> str:
             f"{100 * found[0].weight:.0f} %; take more frames at other knob steps")
 
 
-def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Estimate:
-    """EM's answer with the numbers of the refinement."""
+def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: bool) -> Estimate:
+    """EM's answer with the numbers of the refinement; asked: whether the actuator matrix was to be
+    estimated in any case."""
     best = found.solutions[0]
     solutions = tuple(Mode(float(weight), s.x0_nm, s.covariance_nm2)
                       for weight, s in zip(found.weights, found.solutions, strict=True))
@@ -307,7 +308,8 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series) -> Esti
     if found.with_actuator:
         gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
             series.knob_names, np.diag(best.gain), strict=True))
-        told += f"; the knobs do not act as told: gains {gains}, drift estimated along"
+        why = "" if asked else "the knobs do not act as told: "
+        told += f"; {why}gains {gains}, drift estimated along"
     elif found.with_drift:
         drift = ", ".join(f"{name} {nm:+.1f}" for name, nm, order in zip(
             series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)

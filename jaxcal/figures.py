@@ -68,12 +68,12 @@ def frames_with_spectra(frames, titles, optics):
         return save(figure)
 
 
-def posterior_by_frame(history, limits_nm, truth_nm=None):
+def posterior_by_frame(history, limits_nm, truth_nm=None, limit="π/4 limit"):
     """Mean and two standard deviations of each knob's x0 after each frame, and the widths.
 
     Args:
         history: the estimates after each frame, `jaxcal.Estimate`.
-        limits_nm: (P,) pi/4 limits, nm.
+        limits_nm: (P,) nm; limit: what they are called.
         truth_nm: {name: nm} or None.
     """
     names = history[-1].knob_names
@@ -104,7 +104,7 @@ def posterior_by_frame(history, limits_nm, truth_nm=None):
         for place, limit in enumerate(np.unique(np.round(limits_nm, 9))):
             axis.axhline(
                 limit, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)),
-                label="π/4 limit" if place == 0 else None,
+                label=limit if place == 0 else None,
             )  # fmt: skip
         axis.set_yscale("log")
         axis.set_ylabel("sd (nm)")
@@ -139,14 +139,14 @@ def states_by_frame(states_nm, names, limits_nm):
         return save(figure)
 
 
-def against_limits(names, before_nm, after_nm, limits_nm, true_after_nm=None):
-    """Size of each knob's aberration in pi/4 limits, before and after, on a log scale.
+def against_limits(names, before_nm, after_nm, limits_nm, true_after_nm=None, limit="π/4 limit"):
+    """Size of each knob's aberration in units of its limit, before and after, on a log scale.
 
     Args:
         names: the P knobs.
         before_nm: (P,) magnitude of x0, nm.
         after_nm: (P,) rms magnitude that is left, nm, its uncertainty included.
-        limits_nm: (P,) nm.
+        limits_nm: (P,) nm; limit: what they are called.
         true_after_nm: (P,) magnitude truly left, nm, or None.
     """
     before, after = np.abs(before_nm) / limits_nm, np.abs(after_nm) / limits_nm
@@ -175,7 +175,7 @@ def against_limits(names, before_nm, after_nm, limits_nm, true_after_nm=None):
         axis.set_yticks(place, names)
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
-        axis.set_xlabel("magnitude / π/4 limit")
+        axis.set_xlabel(f"magnitude / {limit}")
         return save(figure)
 
 

@@ -17,7 +17,7 @@ from jaxcal import figures
 from jaxcal.aberrations import indices
 from jaxcal.files import write_text
 from jaxcal.optics import quarter_pi_limits_nm
-from jaxcal.results import standard_deviation
+from jaxcal.results import limit_name, standard_deviation
 
 MOST_MODES = 5
 """How many modes of the posterior the report lists."""
@@ -57,13 +57,13 @@ class _Run:
             self.history, self.truth_nm = tuple(run.history), run.truth_nm
             self.verification = run.verification_frame
             self.applied_nm, self.verdict = run.applied_knobs_nm, run.verdict
-            self.limits_nm = np.asarray(run.limits_nm, float)
         else:
             self.series, self.estimate, *truth = run
             self.truth_nm = truth[0] if truth else None
             self.history, self.verification, self.applied_nm, self.verdict = (), None, None, None
-            places = indices(self.series.knob_names)
-            self.limits_nm = quarter_pi_limits_nm(self.series.optics)[places]
+        quarter_pi = quarter_pi_limits_nm(self.series.optics)[indices(self.series.knob_names)]
+        self.limits_nm = np.asarray(getattr(run, "limits_nm", quarter_pi), float)
+        self.limit = limit_name(self.limits_nm, quarter_pi)
         self.names = self.estimate.knob_names
         self.x0_nm = np.asarray(self.estimate.x0_nm, float)
         self.sd_nm = standard_deviation(self.estimate.covariance_nm2)
@@ -109,7 +109,7 @@ def _outcome(run):
     estimate = run.estimate
     state = run.verdict or ("converged" if estimate.converged else "not converged")
     below = int(np.count_nonzero(run.left_nm <= run.limits_nm))
-    tuned = f"{below} of {len(run.names)} knobs within the π/4 limit"
+    tuned = f"{below} of {len(run.names)} knobs within the {run.limit}"
     tense = "after the correction" if run.applied_nm is not None else "at the setting found"
     return (
         f'<p class="outcome {"good" if estimate.converged else "open"}"><b>{state}</b> '
@@ -124,7 +124,7 @@ def _knob_table(run):
     applied, truth = run.applied_nm, run.truth_nm
     heads = ["knob", "x0", "tunes at"]
     heads += ["applied"] if applied is not None else []
-    heads += ["left", "π/4 limit", "left / limit"]
+    heads += ["left", run.limit, "left / limit"]
     heads += ["true x0", "error"] if truth is not None else []
     rows = []
     for k, name in enumerate(run.names):
@@ -151,10 +151,11 @@ def _knob_table(run):
 
 def _limits_figure(run):
     picture = figures.against_limits(
-        run.names, np.abs(run.x0_nm), run.left_nm, run.limits_nm, run.true_left_nm
+        run.names, np.abs(run.x0_nm), run.left_nm, run.limits_nm, run.true_left_nm, run.limit
     )
     after = "left after the correction" if run.applied_nm is not None else "left at the setting"
-    caption = f"Each knob's aberration in π/4 limits: grey, at the start; blue, {after}"
+    caption = (f"Each knob's aberration in units of its {run.limit}: grey, at the start; blue, "
+               f"{after}")
     caption += "; diamond, what is truly left." if run.true_left_nm is not None else "."
     return _figure(picture, caption)
 
@@ -184,7 +185,7 @@ def _posterior(run):
     history = [estimate for estimate in run.history if _finite(estimate)]
     if not history:
         return ""
-    picture = figures.posterior_by_frame(history, run.limits_nm, run.truth_nm)
+    picture = figures.posterior_by_frame(history, run.limits_nm, run.truth_nm, run.limit)
     caption = "What was known of each knob after each frame; below, how well."
     caption += " Dashes in the upper panels: the truth." if run.truth_nm is not None else ""
     return f"<h3>Posterior by frame</h3>{_figure(picture, caption)}"
@@ -221,7 +222,8 @@ def _frame_states(run):
     if states is None or len(states) == 0:
         return ""
     picture = figures.states_by_frame(states, run.names, run.limits_nm)
-    caption = "Aberration of each knob in π/4 limits, estimated from all frames together."
+    caption = (f"Aberration of each knob in units of its {run.limit}, estimated from all frames "
+               f"together.")
     return f"<h3>State of each frame</h3>{_figure(picture, caption)}"
 
 

@@ -68,6 +68,11 @@ def standard_deviation(covariance):
     return np.sqrt(np.clip(np.diag(np.asarray(covariance, float)), 0.0, None))
 
 
+def limit_name(limits_nm, quarter_pi_nm) -> str:
+    """What limits (P,), nm, are called: the pi/4 limits (P,), nm, or a tolerance of one's own."""
+    return "π/4 limit" if np.allclose(limits_nm, quarter_pi_nm) else "tolerance"
+
+
 def write(path, results):
     """Write results {name: entry} as JSON, whole or not at all."""
     write_text(path, json.dumps(results, indent=1, allow_nan=False) + "\n")

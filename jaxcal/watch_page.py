@@ -121,7 +121,8 @@ def _facts(view):
         start = "The page goes on by itself once jaxcal calibrate --run writes to this folder."
         return "" if view.frames else f'<p class="note">{start}</p>'
     facts = [f"{run.microscope} microscope"] if run.microscope else []
-    taken = f"{_count(len(view.frames), 'frame')} taken"
+    number = view.frames[-1].number + 1 if view.frames else 0  # of a long run the last are shown
+    taken = f"{_count(number, 'frame')} taken"
     facts += [taken + (f", {run.frames} at most and one to verify" if run.frames else "")]
     facts += [_count(len(run.steps), "estimate")]
     if run.steps and run.steps[-1].seconds is not None:

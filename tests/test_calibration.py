@@ -475,9 +475,11 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
         gain=np.diag([1.15, 0.9, 1.0]), drift_nm=np.array([0.8, -0.5, 0.0]),
         miss_nm=np.array([2.5, 0.0, 4.0]))
     alone = found._replace(solutions=(best,), weights=np.ones(1))
-    assert told not in estimation._refined(refined, alone, series).message
+    assert told not in estimation._refined(refined, alone, series, asked=False).message
     wider = alone._replace(problem=widen(found.problem))
-    assert told in estimation._refined(refined, wider, series).message
+    assert told in estimation._refined(refined, wider, series, asked=False).message
+    asked = estimation._refined(refined, wider, series, asked=True).message  # no finding then
+    assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 
 
 def test_one_frame_leaves_two_mirror_images(series, model):
