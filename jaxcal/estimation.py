@@ -308,8 +308,8 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
     if found.with_actuator:
         gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
             series.knob_names, np.diag(best.gain), strict=True))
-        why = "" if asked else "the knobs do not act as told: "
-        told += f"; {why}gains {gains}, drift estimated along"
+        told += (f"; gains {gains}, drift estimated along" if asked else
+                 f"; the knobs do not act as told: gains {gains}, drift estimated along")
     elif found.with_drift:
         drift = ", ".join(f"{name} {nm:+.1f}" for name, nm, order in zip(
             series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)
