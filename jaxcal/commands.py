@@ -32,7 +32,10 @@ def calibrate(arguments):
         raise InputError("--resume goes on with a run that was kept; name its folder with --run")
     if arguments.run is not None and arguments.run.exists() and not arguments.run.is_dir():
         raise InputError(f"{arguments.run}: is a file; name a folder for the run")
-    inputs.check_outputs(arguments.json, arguments.report, arguments.nexus)
+    outputs = arguments.json, arguments.report, arguments.nexus
+    inputs.check_outputs(*outputs)
+    replayed = arguments.microscope.partition(":")[2]
+    inputs.check_apart(outputs, [replayed] if replayed else [])
     microscope, frames = inputs.microscope(arguments)
 
     from jaxcal import calibration, results
@@ -52,7 +55,10 @@ def calibrate(arguments):
         )
     if arguments.json is not None:
         results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
-    if run.estimate is None:
+    if run.estimate is None:  # what an earlier run wrote is not to stand beside this answer
+        _write_nexus(arguments.nexus, {})
+        if arguments.report is not None:
+            _write_report(arguments.report, [], arguments.seed)
         raise InputError(f"{microscope.name}: refused: {run.reason}")
     _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)})
     if arguments.report is not None:
@@ -75,9 +81,13 @@ def estimate(arguments):
     if not arguments.series:
         raise InputError("no series given; name at least one HDF5 file: jaxcal estimate SERIES.h5")
     inputs.not_negative("seed", arguments.seed)
-    inputs.check_outputs(arguments.json, arguments.report, arguments.nexus)
+    outputs = arguments.json, arguments.report, arguments.nexus
+    inputs.check_outputs(*outputs)
+    inputs.check_apart(outputs, arguments.series)
     answers, entries, runs, model, status = {}, {}, [], None, ANSWERED
-    _write_json(arguments.json, answers)
+    at_end = arguments.json is not None and inputs.is_stream(arguments.json)
+    if not at_end:
+        _write_json(arguments.json, answers)
     _write_nexus(arguments.nexus, entries)
     for path in dict.fromkeys(arguments.series):
         try:
@@ -95,12 +105,15 @@ def estimate(arguments):
         from jaxcal import results
 
         answers[series.name] = results.entry(answer)
-        _write_json(arguments.json, answers)
+        if not at_end:
+            _write_json(arguments.json, answers)
         entries[series.name] = answer, series.optics
         _write_nexus(arguments.nexus, entries)
         console.estimate_table(series.name, answer, _limits(series), truth_nm)
         if arguments.report is not None:
             runs.append((series, answer, truth_nm))
+    if at_end:
+        _write_json(arguments.json, answers)
     if arguments.report is not None:
         _write_report(arguments.report, runs, arguments.seed)
     return status
@@ -220,7 +233,7 @@ def train(arguments):
 
 def convert(arguments):
     if arguments.report == "-":
-        report, place = sys.stdin.read(), "standard input"
+        report, place = sys.stdin.read().removeprefix("\ufeff"), "standard input"
     else:
         report, place = inputs.read_text(arguments.report), arguments.report
     if not report.strip():

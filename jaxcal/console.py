@@ -20,8 +20,9 @@ def warn(remark):
 
 
 def one_line(message):
-    """A message with its line ends and runs of blanks made single blanks."""
-    return " ".join(str(message).split())
+    """A message with its line ends and runs of blanks made single blanks, that can be printed: the
+    name of a file may hold what is no text."""
+    return " ".join(str(message).encode("utf-8", "replace").decode().split())
 
 
 class Progress:
@@ -32,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, title, stream=None):
-        self._title = title
+        self._title = one_line(title)
         self._stream = sys.stderr if stream is None else stream
         self._bar = self._task = None
 
@@ -96,7 +97,8 @@ def estimate_table(name, estimate, limits_nm, truth_nm=None, applied_nm=None, ve
 
     from jaxcal.results import standard_deviation
 
-    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=one_line(name), title_justify="left", title_style="bold", box=None,
+                  pad_edge=False)
     columns = ["knob", "x0 (nm)", "sd", "tunes at (nm)", "sd", limit.replace("π", "pi")]
     columns += ["applied"] if applied_nm is not None else []
     columns += ["true x0"] if truth_nm is not None else []

@@ -104,7 +104,7 @@ def load_model(path):
 def read_text(path):
     """What stands in a text file."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; give lines or JSON") from None
     except OSError as error:
@@ -114,7 +114,7 @@ def read_text(path):
 def check_outputs(*paths):
     """Nobody waits a minute to learn that the answer cannot be written."""
     for path in paths:
-        if path is None:
+        if path is None or is_stream(path):
             continue
         folder = path.resolve().parent
         if path.is_dir():
@@ -123,6 +123,32 @@ def check_outputs(*paths):
             raise InputError(f"{path}: there is no folder {folder}; make it first")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{path}: the folder {folder} cannot be written to; choose another")
+
+
+def is_stream(path):
+    """Whether a path is a pipe or a device, which is written once."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def check_apart(outputs, measured):
+    """No output is one of the measured files, another output, or a series of frames."""
+    outputs = [Path(path) for path in outputs if path is not None and not is_stream(path)]
+    for number, path in enumerate(outputs):
+        for other in [*measured, *outputs[:number]]:
+            if _same(path, Path(other)):
+                raise InputError(f"{path}: is named twice, to be written and as {other}; choose "
+                                 f"another name for what is written")
+        from jaxcal import series as series_file
+
+        if series_file.holds_frames(path):
+            raise InputError(f"{path}: holds a series of frames; choose another name")
+
+
+def _same(one, other):
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one is not there
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def check_replaceable(path):

@@ -44,13 +44,15 @@ LENGTHS_NM = {
     "pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "m": 1e9,
     "Å": 0.1, "\u212b": 0.1, "Ang": 0.1,
 }  # fmt: skip
+DUST_NM = 1e-10  # what rounding leaves of a part that is zero
 _ANGLES_DEG = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0,
                "rad": 180 / math.pi}  # fmt: skip
 
 _NUMBER = r"[+\-−]?(?:\d+\.?\d*|\.\d+)(?:[eE][+\-−]?\d+)?"
 _WORD = r"[^\W\d_]+|°|Å"
 _UNCERTAIN = re.compile(
-    rf"(?:±|\+/-|\+-)\s*{_NUMBER}\s*(?:{_WORD})?|\([^)]*(?:±|\+/-|%|err|conf)[^)]*\)"
+    rf"(?:(?P<value>{_NUMBER})\s*(?P<unit>{_WORD})?\s*)?(?:±|\+/-|\+-)\s*{_NUMBER}"
+    rf"\s*(?P<after>{_WORD})?|\([^)]*(?:±|\+/-|%|err|conf)[^)]*\)"
 )
 _LINE = re.compile(
     r"[-*•]?\s*(?P<name>[^\W\d_]_?\d+(?:[._]?[abxyABXY])?)\b\s*"
@@ -102,7 +104,7 @@ def _name(text, notation, place):
 
 def _value(text, name, part, notation, angles, place):
     """Complex value in nm of `3.2nm / 45deg`, `-1.2 um` or `3e-9`."""
-    match = _VALUE.fullmatch(_UNCERTAIN.sub(" ", text).strip())
+    match = _VALUE.fullmatch(_UNCERTAIN.sub(_certain, text).strip())
     if not match or re.search(r"\d,\d+\s*[^\W\d_]*m\b", text):
         comma = " (with a decimal point, not a comma)" if re.search(r"\d,\d", text) else ""
         raise ValueError(
@@ -135,6 +137,13 @@ def _value(text, name, part, notation, angles, place):
     return _from_polar(size, angle * _ANGLES_DEG[angle_unit], symmetry, angles)
 
 
+def _certain(match):
+    """A value without its uncertainty; a unit that stands behind both is its own."""
+    if match["value"] is None:
+        return " "
+    return f"{match['value']} {match['unit'] or match['after'] or ''} "
+
+
 def _number(text):
     return float(text.replace("−", "-"))
 
@@ -144,7 +153,7 @@ def _plausible(number, name, notation, place):
     size = number * notation.unit_nm
     order = int(notation.terms[name][0][1])
     largest = 1e7 if order <= 3 else 1e10  # 10 mm; 10 m for the fourth and fifth orders
-    if abs(size) > largest or 0 < abs(size) < 1e-5:
+    if abs(size) > largest or DUST_NM < abs(size) < 1e-5:
         raise ValueError(
             f"{place}: {name} = {number:g} has no unit and {notation.title} counts in "
             f"{notation.unit}, which cannot be: write the unit, such as '{name} {number:g} "

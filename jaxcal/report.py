@@ -101,7 +101,7 @@ def _section(run, several):
 
 
 def _head(run, several):
-    name = html.escape(run.series.name or "series")
+    name = html.escape((run.series.name or "series").encode("utf-8", "replace").decode())
     return f"<h2>{name}</h2>" if several else f'<p class="name">{name}</p>'
 
 

@@ -56,7 +56,8 @@ class RecordedMicroscope:
             "limits_nm": None if limits_nm is None else self._named(limits_nm),
             **(call or {}), "state": RUNNING, "message": "", "started": _now(),
             "origin": instrument.origin, "asked_nm": None, "settings_nm": [],
-            "standing_nm": self._named(self.knobs_nm), "steps": []}
+            "standing_nm": self._named(self.knobs_nm), "arrived_nm": self._named(self.knobs_nm),
+            "steps": []}
         if resume and self.folder is None:
             raise SeriesError("there is no folder to go on from", "name the folder of the run")
         if resume:
@@ -81,10 +82,10 @@ class RecordedMicroscope:
                     "begin a new run", file=self.folder)
             self.knobs_nm = self._stood[self._shown].copy()
             return
-        self._write(standing_nm=None)
+        self._write(**self._standing())
         self.instrument.set(wanted)
         self.knobs_nm = self.instrument.knobs_nm.copy()
-        self._write(standing_nm=self._named(wanted))
+        self._write(**self._standing(wanted, self.knobs_nm))
 
     def acquire(self) -> np.ndarray:
         """One frame (H, W), from the record as long as there are any."""
@@ -111,11 +112,11 @@ class RecordedMicroscope:
             OSError: the knobs are back, but the folder cannot be written.
         """
         try:
-            self._put(standing_nm=None)
+            self._put(**self._standing())
         except OSError:
             pass  # of a full disk, say; it is told of once the knobs are back
         self.instrument.set(np.zeros(len(self.knob_names)))
-        self._put(standing_nm=self._named(self.instrument.standing_nm))
+        self._put(**self._standing(self.instrument.standing_nm, self.instrument.knobs_nm))
 
     def step(self, answer) -> None:
         """Keep the `Estimate` after a frame."""
@@ -128,8 +129,8 @@ class RecordedMicroscope:
     def end(self, state: str, message: str) -> None:
         """Say how the run ended."""
         standing = self.instrument.standing_nm
-        self._put(state=state, message=message,
-                  standing_nm=None if standing is None else self._named(standing))
+        told = self._standing() if standing is None else {"standing_nm": self._named(standing)}
+        self._put(state=state, message=message, **told)
 
     def _begin(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -157,10 +158,15 @@ class RecordedMicroscope:
             self._asked = list(np.array(told["settings_nm"][:count], float))
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
-                       "standing_nm": told["standing_nm"],
+                       "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),
                        "settings_nm": [asked.tolist() for asked in self._asked]}
         self.instrument.resume(Past(
             np.reshape(self._asked, (-1, len(self.knob_names))), standing, told["origin"]))
+
+    def _standing(self, standing_nm=None, arrived_nm=None):
+        """Where the knobs were sent and where that is, (P,) nm; None while they move."""
+        return {"standing_nm": None if standing_nm is None else self._named(standing_nm),
+                "arrived_nm": None if arrived_nm is None else self._named(arrived_nm)}
 
     def _named(self, values):
         return {name: float(value) for name, value in zip(self.knob_names, values, strict=True)}

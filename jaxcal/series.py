@@ -124,7 +124,8 @@ def probe(path, seconds: float = PROBE_S):
     """
     damaged = SeriesError("HDF5 cannot read it, it is damaged", "copy it again", file=path)
     try:
-        ended = subprocess.run([sys.executable, "-c", _PROBE, str(path)], timeout=seconds,
+        # -P: modules are not looked for in the folder of the data
+        ended = subprocess.run([sys.executable, "-P", "-c", _PROBE, str(path)], timeout=seconds,
                                capture_output=True, check=False)
     except subprocess.TimeoutExpired:
         raise damaged from None
@@ -197,6 +198,15 @@ def is_simulated(path):
         return False
 
 
+def holds_frames(path) -> bool:
+    """Whether a file is HDF5 with frames, a series or the like."""
+    try:
+        with _open(path) as file:
+            return "frames" in file
+    except SeriesError:
+        return False
+
+
 read_series, write_series = read, write
 
 _PROBE = """
@@ -214,8 +224,12 @@ def _open(path):
     import h5py
 
     path = Path(path)
-    if not path.exists():
-        raise SeriesError("no such file", "check the path")
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        raise SeriesError("no such file", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise SeriesError(f"cannot be reached ({first_line(error)})", "check the path") from None
     if path.is_dir():
         raise SeriesError("is a folder", "give the .h5 file in it")
     if not os.access(path, os.R_OK):

@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """What run.json holds; ``standing_nm`` is None while the knobs move."""
+    """What run.json holds; ``standing_nm``, where the knobs arrived, is None while they move."""
 
     microscope: str
     knob_names: tuple[str, ...]
@@ -171,7 +171,7 @@ def read_run(handle):
         raise ValueError(f"expected an object, got {type(held).__name__}")
     limits = _numbers(held.get("limits_nm"))
     names = tuple(str(name) for name in _list(held.get("knob_names"))) or tuple(limits)
-    standing = held.get("standing_nm")
+    standing = held.get("arrived_nm") or held.get("standing_nm")
     return Run(
         microscope=_text(held.get("microscope")),
         knob_names=names,
