@@ -17,7 +17,7 @@ import standins
 import jaxcal
 from jaxcal import console, results
 from jaxcal.cli import main
-from jaxcal.series import read, read_truth, write
+from jaxcal.series import probe, read, read_truth, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,6 +128,48 @@ def test_options_may_stand_before_the_files(tmp_path, calls):
     out = tmp_path / "out.json"
     assert run("estimate", "--json", out, bench(tmp_path)) == 0
     assert list(json.loads(out.read_text())) == ["p01.h5"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("estimate", "--json", "a.h5", "b.h5"), "a.h5: holds a series of frames; choose another"),
+    (("estimate", "a.h5", "--nexus", "a.h5"), "a.h5: is named twice, to be written and as a.h5"),
+    (("estimate", "a.h5", "--json", "x", "--report", "./x"), "is named twice, to be written and"),
+    (("calibrate", "--microscope", "replay:a.h5", "--json", "a.h5"), "is named twice, to be"),
+    (("calibrate", "--nexus", "b.h5"), "b.h5: holds a series of frames"),
+])  # fmt: skip
+def test_what_was_measured_is_never_written_over(tmp_path, calls, capsys, monkeypatch, arguments,
+                                                 words):
+    files = bench(tmp_path, "a.h5"), bench(tmp_path, "b.h5")
+    before = [file.read_bytes() for file in files]
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert words in capsys.readouterr().err and calls == []
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_path_that_cannot_be_reached_does_not_stop_the_others(tmp_path, calls, capsys):
+    long = tmp_path / ("x" * 300)
+    assert run("estimate", long, bench(tmp_path)) == 2
+    printed = capsys.readouterr()
+    assert "cannot be reached" in printed.err and "p01.h5" in printed.out
+
+
+def test_a_name_that_is_no_text_does_not_stop_the_others(tmp_path, calls):
+    odd = bench(tmp_path, os.fsdecode(b"caf\xe9.h5"))
+    report = tmp_path / "r.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+        assert run("estimate", odd, bench(tmp_path), "--report", report) == 0
+        sys.stdout.flush()
+        told = sys.stdout.buffer.getvalue().decode()
+    assert "caf?.h5" in told and "p01.h5" in told and "caf?.h5" in report.read_text()
+
+
+def test_modules_in_the_folder_of_the_data_are_not_run(tmp_path, monkeypatch):
+    (tmp_path / "h5py.py").write_text("open('run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    probe(bench(tmp_path))
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_unreadable_series_does_not_stop_the_others(tmp_path, calls, capsys):
@@ -304,8 +346,11 @@ def test_calibrate_the_simulated_microscope(tmp_path, calls, fake_simulation, ca
                                                          (14, "no current", True)])
 def test_a_refused_calibration_is_one_line_and_still_written(
         tmp_path, calls, fake_simulation, capsys, seed, reason, known):
-    out = tmp_path / "out.json"
-    assert run("calibrate", "--knobs", "C10,C12b", "--seed", seed, "--json", out) == 2
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    page.write_text("tuned yesterday")
+    assert run("calibrate", "--knobs", "C10,C12b", "--seed", seed, "--json", out, "--report",
+               page) == 2
+    assert "yesterday" not in page.read_text()
     told = capsys.readouterr()
     assert told.err.splitlines() == [told.err.strip()] and reason in told.err
     assert "simulated: refused: the microscope failed" in told.err
@@ -413,7 +458,9 @@ def test_json_may_go_to_a_pipe(tmp_path, calls):
     reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
     results.write(pipe, {"p01.h5": 1})
     assert json.loads(reader.communicate(timeout=20)[0]) == {"p01.h5": 1}
-    assert path.exists()
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    assert run("estimate", path, "--json", pipe) == 0  # written once, at the end
+    assert list(json.loads(reader.communicate(timeout=20)[0])) == ["p01.h5"]
 
 
 class Stream(io.StringIO):

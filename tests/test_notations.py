@@ -180,6 +180,9 @@ def test_the_argument_of_a_complex_number_is_m_times_the_azimuth():
         ("A1 32 Å / 45 deg", {"C12a": 0.0, "C12b": 3.2}),
         ("A1 3200 pm; 45 deg", {"C12a": 0.0, "C12b": 3.2}),
         ("A1: 3.2 nm ± 0.4 nm / 45 deg ± 3 deg", {"C12a": 0.0, "C12b": 3.2}),
+        ("A1: 3.2 ± 0.4 nm / 0.7853981633974483 ± 0.1 rad", {"C12a": 0.0, "C12b": 3.2}),
+        ("C3: -1.2 ± 0.1 um", {"C30": -1200.0}),
+        ("C5 4.5 +/- 0.2 mm", {"C50": 4.5e6}),
         ("A1: 3.2nm / 45deg (95%: 1.2nm)", {"C12a": 0.0, "C12b": 3.2}),
         ("A1 (twofold astigmatism): 3.2nm / 45deg (95%: 1.2nm)", {"C12a": 0.0, "C12b": 3.2}),
         ("A1 (2-fold astig.) 3.2nm / 45deg", {"C12a": 0.0, "C12b": 3.2}),
@@ -195,6 +198,13 @@ def test_the_argument_of_a_complex_number_is_m_times_the_azimuth():
 )  # fmt: skip
 def test_lines(line, expected):
     assert_same(to_krivanek(line, "ceos"), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_rounding_leaves_of_a_part_is_no_wrong_unit():
+    assert_same(to_krivanek('{"C12.a": 1.2e-25, "C12.b": 2e-9}', "nion"),
+                {"C12a": 0.0, "C12b": 2.0}, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="which cannot be: write the unit"):
+        to_krivanek("C10 3e-9", "krivanek")
 
 
 def test_a_whole_report():

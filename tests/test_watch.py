@@ -273,6 +273,12 @@ def test_a_knob_is_told_in_full(folder):
     assert knob_row(view, "C12b")[0] == knob_row(view, "C12b")[4] == "–"
 
 
+def test_knobs_stand_where_they_arrived(folder):
+    tell(folder, steps=[step(0, 9.0)], asked_nm={"C10": 29.0}, standing_nm={"C10": 29.0},
+         arrived_nm={"C10": 29.4})  # fmt: skip
+    assert knob_row(Folder(folder).look(), "C10")[0] == "+29.4 asked +29.0"
+
+
 def test_moving_knobs_stand_nowhere(folder):
     tell(folder, steps=[step(0)], asked_nm={"C10": 12.0}, standing_nm=None)
     view = Folder(folder).look()
