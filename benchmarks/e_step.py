@@ -136,6 +136,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int =
         timings["numpy_loop"] = timing.measure(in_blocks, 1, repetitions=repetitions)
         ours = np.asarray(jnp.asarray(timings["jaxcal"].value), float)
         theirs = timings["numpy_loop"].value
+        # of one block of candidates: XLA counts the body of the loop over several once
         limit = roofline.fraction(score, (positions, parameters, data), timings["jaxcal"].median)
         entries.append(timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,

@@ -85,9 +85,9 @@ def estimate(arguments):
     inputs.check_outputs(*outputs)
     inputs.check_apart(outputs, arguments.series)
     answers, entries, runs, model, status = {}, {}, [], None, ANSWERED
-    at_end = arguments.json is not None and inputs.is_stream(arguments.json)
-    if not at_end:
-        _write_json(arguments.json, answers)
+    stream = arguments.json is not None and inputs.is_stream(arguments.json)
+    as_they_come = None if stream else arguments.json  # a pipe is written once, at the end
+    _write_json(as_they_come, answers)
     _write_nexus(arguments.nexus, entries)
     for path in dict.fromkeys(arguments.series):
         try:
@@ -105,14 +105,13 @@ def estimate(arguments):
         from jaxcal import results
 
         answers[series.name] = results.entry(answer)
-        if not at_end:
-            _write_json(arguments.json, answers)
+        _write_json(as_they_come, answers)
         entries[series.name] = answer, series.optics
         _write_nexus(arguments.nexus, entries)
         console.estimate_table(series.name, answer, _limits(series), truth_nm)
         if arguments.report is not None:
             runs.append((series, answer, truth_nm))
-    if at_end:
+    if stream:
         _write_json(arguments.json, answers)
     if arguments.report is not None:
         _write_report(arguments.report, runs, arguments.seed)

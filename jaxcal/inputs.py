@@ -138,10 +138,11 @@ def check_apart(outputs, measured):
             if _same(path, Path(other)):
                 raise InputError(f"{path}: is named twice, to be written and as {other}; choose "
                                  f"another name for what is written")
-        from jaxcal import series as series_file
+        if path.exists():
+            from jaxcal import series as series_file  # loads HDF5
 
-        if series_file.holds_frames(path):
-            raise InputError(f"{path}: holds a series of frames; choose another name")
+            if series_file.holds_frames(path):
+                raise InputError(f"{path}: holds a series of frames; choose another name")
 
 
 def _same(one, other):
