@@ -94,7 +94,7 @@ def one(seed: int, frames: int, drift_nm: float = 0.0, model=None) -> dict:
             "sd_nm": np.sqrt(np.diag(best.tuned_covariance_nm2)).tolist(),
             "bound_nm": np.sqrt(np.diag(bound)).tolist(), "weight": float(found.weights[0]),
             "unfit": len(found.unfit), "actuator": found.with_actuator,
-            "drift": found.with_drift, "seconds": seconds}
+            "drifts": best.drifts, "seconds": seconds}
 
 
 def summarise(rows) -> dict:
@@ -121,7 +121,7 @@ def summarise(rows) -> dict:
         "rms_bound_nm": np.sqrt((bound**2).mean(0)).tolist(),
         "error_over_bound": np.sqrt((error**2).mean(0) / (bound**2).mean(0)).tolist(),
         "actuator": int(sum(row["actuator"] for row in good)),
-        "drift": int(sum(row["drift"] for row in good)),
+        "drifts": float(np.mean([row["drifts"] for row in good])),
         "unfit": int(sum(row["unfit"] for row in good)),
         "seconds_median": float(np.median([row["seconds"] for row in good])),
     }
@@ -136,12 +136,12 @@ def markdown(result) -> str:
             f"{100 * s['coverage'][str(level)]:.1f}" for level in LEVELS),
             f"{np.sqrt(np.mean(np.square(s['rms_z']))):.2f}",
             f"{min(s['ranks_chi2_p']):.2f} ... {max(s['ranks_chi2_p']):.2f}",
-            f"{s['drift'] / s['instruments']:.0%}" if "drift" in s else "",
+            f"{s['drifts']:.0%}" if "drifts" in s else "",
             part["provenance"]["commit"][:7]))
         bounds.append((name, *(f"{e:.2g} / {b:.2g} = {r:.2f}" for e, b, r in zip(
             s["rms_error_nm"], s["rms_bound_nm"], s["error_over_bound"], strict=True))))
     head = ("frames", "instruments", *(f"{100 * level:g} % covers" for level in LEVELS),
-            "rms error/sd", "p of uniform ranks, by knob", "allow for a drift", "commit")
+            "rms error/sd", "p of uniform ranks, by knob", "probability of a drift, mean", "commit")
     text = [provenance.markdown(head, widths),
             "Root mean square error over that of the bound (nm):",
             provenance.markdown(("frames", *SEVEN), bounds)]

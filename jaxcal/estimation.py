@@ -16,6 +16,7 @@ from jaxcal import (
     devices,
     em,
     identification,
+    laplace,
     modes,
     observation,
     posterior,
@@ -34,6 +35,7 @@ PADDED = 4  # frames are padded to a multiple, so that one compiled program serv
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
+EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
@@ -310,11 +312,12 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
             series.knob_names, np.diag(best.gain), strict=True))
         told += (f"; gains {gains}, drift estimated along" if asked else
                  f"; the knobs do not act as told: gains {gains}, drift estimated along")
-    elif found.with_drift:
+    elif best.drifts > EXCLUDED:
         drift = ", ".join(f"{name} {nm:+.1f}" for name, nm, order in zip(
             series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)
             if order == 1)
-        told += f"; a drift is not excluded and estimated along, from frame to frame {drift} nm"
+        told += (f"; a drift, {best.drifts:.0%} likely, is allowed for: from frame to frame "
+                 f"{drift} nm")
     if found.with_misses:
         misses = ", ".join(f"{name} by {nm:.1f}" for name, nm in zip(
             series.knob_names, best.miss_nm, strict=True) if nm > 0)
@@ -324,23 +327,17 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
     knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]
     return replace(
         answer, x0_nm=best.x0_nm, tuned_knobs_nm=best.tuned_knobs_nm, modes=solutions,
-        covariance_nm2=_about(best.x0_nm, [s.x0_nm for s in found.solutions],
-                              [s.covariance_nm2 for s in found.solutions], found.weights),
-        tuned_covariance_nm2=_about(
-            best.tuned_knobs_nm, [s.tuned_knobs_nm for s in found.solutions],
-            [s.tuned_covariance_nm2 for s in found.solutions], found.weights),
+        covariance_nm2=laplace.mixture(
+            found.weights, [(s.x0_nm, s.covariance_nm2) for s in found.solutions], best.x0_nm)[1],
+        tuned_covariance_nm2=laplace.mixture(
+            found.weights, [(s.tuned_knobs_nm, s.tuned_covariance_nm2) for s in found.solutions],
+            best.tuned_knobs_nm)[1],
         frames_used=len(kept), rejected_frames=tuple(sorted([*answer.rejected_frames, *unfit])),
         converged=bool(decided and best.settled),
         message=told if decided else f"{_undecided(solutions)}; {told}",
         actuator=best.gain, frame_numbers=numbers, latents=answer.latents[kept],
         spectra=answer.spectra[kept],
         states_nm=best.x0_nm + knobs @ best.gain.T + time_ * best.drift_nm, refinement=found)
-
-
-def _about(middle, means, covariances, weights):
-    """Second moment (P, P) about ``middle`` of a mixture of Gaussians."""
-    return sum(weight * (covariance + np.outer(mean - middle, mean - middle))
-               for mean, covariance, weight in zip(means, covariances, weights, strict=True))
 
 
 def check_knobs(names, file):

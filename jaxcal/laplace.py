@@ -2,26 +2,29 @@
 
 Near its top the log posterior of :mod:`jaxcal.posterior` is a parabola, whose curvature is the
 Fisher information: a normal distribution, with the evidence as its integral. The theory's own
-error comes on top of its widths.
+error comes on top of its widths. Whether the instrument drifts is averaged over: six frames often
+cannot tell.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 
 from jaxcal import aberrations
 from jaxcal.optics import edge_waves
 from jaxcal.posterior import Point
-from jaxcal.unknowns import Problem, Unknowns, decode, flat, slices
+from jaxcal.unknowns import Problem, Unknowns, at_rest, decode, flat, slices, with_drift
 
 THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
+DRIFTS = 0.2  # probability, before any frame is seen, that an instrument drifts
 
 
 class Solution(NamedTuple):
     """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
-    (P, P); drift_nm: (P,) per frame; miss_nm: (P,) by which the knobs miss a setting, standard
-    deviation, 0 where that is not asked; log_evidence; settled: whether the climb ended at the
-    top."""
+    (P, P); drift_nm: (P,) per frame; drifts: probability that there is one, 1 or 0 where that is
+    not asked; miss_nm: (P,) by which the knobs miss a setting, standard deviation, 0 where that is
+    not asked; log_evidence; settled: whether the climb ended at the top."""
 
     point: Point
     x0_nm: np.ndarray
@@ -30,6 +33,7 @@ class Solution(NamedTuple):
     tuned_covariance_nm2: np.ndarray
     gain: np.ndarray
     drift_nm: np.ndarray
+    drifts: float
     miss_nm: np.ndarray
     log_evidence: float
     settled: bool
@@ -42,8 +46,8 @@ def log_evidence(point: Point, problem: Problem) -> float:
 
 
 def evidence_nearby(problem: Problem, point: Point) -> float:
-    """Log evidence of a problem to second order about a point, up to a constant, with the theory's
-    own error as misses of every frame where these are not among the unknowns."""
+    """Log evidence of a problem to second order about a point, up to a constant of the data, with
+    the theory's own error as misses of every frame where these are not among the unknowns."""
     part, frames = slices(problem)["miss"], len(problem.weights)
     share = problem.active.astype(float)
     if not np.any(problem.active[part]):
@@ -54,23 +58,78 @@ def evidence_nearby(problem: Problem, point: Point) -> float:
     fisher = np.outer(share, share) * (point.fisher - np.eye(point.z.size))[np.ix_(open_, open_)]
     fisher += np.eye(open_.size)
     slope = share * point.gradient[open_]
-    return 0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
+    return (0.5 * slope @ np.linalg.solve(fisher, slope) - 0.5 * np.linalg.slogdet(fisher)[1]
+            - point.value)
 
 
-def solution(point: Point, problem: Problem, settled: bool) -> Solution:
+def solution(point: Point, problem: Problem, settled: bool,
+             drifts: float | None = None) -> Solution:
     """What an end of a climb says about the knobs.
 
     The setting that tunes the instrument at the last frame t is u = -G^-1 (x0 + t drift). The
     covariances are Laplace's with the error of the theory itself, which more frames do not lessen;
     that of the setting that tunes has what knobs, sent there, miss it by.
+
+    Args:
+        drifts: probability of a drift, see `drift_probability`: mean and covariance are those of
+            the mixture of drift and none. None: by the problem's unknowns alone.
     """
     found = decode(point.z, problem)
-    x0, inverse, tuned = tuning(found, problem)
-    of_state, of_tuned = covariances(point, problem)
+    _, inverse, _ = tuning(found, problem)
+    if drifts is None:
+        drifts = float(np.any(problem.active[slices(problem)["drift"]]))
+        parts = [(1.0, point.z, _inverse(point, problem))]
+    else:
+        parts = [(drifts, *_nearby(point, with_drift(problem))),
+                 (1 - drifts, *_nearby(still(point, problem), at_rest(problem)))]
+    weights = [weight for weight, *_ in parts]
+    states, settings = [], []
+    for _, z, covariance in parts:
+        x0, _, tuned = tuning(decode(z, problem), problem)
+        of_state, of_tuned = derivatives(z, problem)
+        states.append((x0, of_state @ covariance @ of_state.T))
+        settings.append((tuned, of_tuned @ covariance @ of_tuned.T))
+    x0, of_state = mixture(weights, states)
+    tuned, of_tuned = mixture(weights, settings)
     own, misses = theory_nm2(problem), misses_nm(point, problem)
     of_tuned = of_tuned + inverse @ (own + np.diag(misses**2)) @ inverse.T
+    drift = sum(weight * decode(z, problem).drift for weight, z, _ in parts)
     return Solution(point, x0, of_state + own, tuned, of_tuned, np.eye(len(x0)) + found.gain,
-                    found.drift, misses, log_evidence(point, problem), settled)
+                    drift, drifts, misses, log_evidence(point, problem), settled)
+
+
+def mixture(weights, parts, middle=None):
+    """Mean (P,) of a mixture of normal distributions, its ``parts`` (mean (P,), covariance (P, P)),
+    and its second moment (P, P) about that, or about ``middle`` (P,)."""
+    if middle is None:
+        middle = sum(weight * mean for weight, (mean, _) in zip(weights, parts, strict=True))
+    return middle, sum(
+        weight * (covariance + np.outer(mean - middle, mean - middle))
+        for weight, (mean, covariance) in zip(weights, parts, strict=True))
+
+
+def drift_probability(point: Point, problem: Problem) -> float:
+    """Probability that the instrument drifts, DRIFTS before the frames were seen, to second order
+    about the end of a climb with or without the drift; the theory's own error is allowed for."""
+    rise = (evidence_nearby(with_drift(problem), point)
+            - evidence_nearby(at_rest(problem), still(point, problem)))
+    return float(expit(rise + logit(DRIFTS)))
+
+
+def still(point: Point, problem: Problem) -> Point:
+    """The point with no drift, to second order."""
+    part = slices(problem)["drift"]
+    step = np.zeros_like(point.z)
+    step[part] = -point.z[part]
+    moved = point.fisher @ step
+    return point._replace(z=point.z + step, gradient=point.gradient + moved,
+                          value=point.value + point.gradient @ step + 0.5 * step @ moved)
+
+
+def _nearby(point: Point, problem: Problem):
+    """Mean (Z,) and covariance (Z, Z) of a problem's z, to second order about a point."""
+    covariance = _inverse(point, problem)
+    return point.z - covariance @ point.gradient, covariance
 
 
 def tuning(found: Unknowns, problem: Problem):

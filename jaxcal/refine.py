@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import devices
-from jaxcal.laplace import Solution, evidence_nearby, log_evidence, solution
+from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
 from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
     Problem,
@@ -32,7 +32,7 @@ NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move w
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
-DRIFTS = 0.0  # log evidence from which on the answer allows for a drift
+LIKELY = 0.5  # probability of a drift from which on it is among the unknowns of the climb
 MISSES = 3.0  # log evidence that it takes to believe that knobs do not come to rest where sent
 DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
@@ -52,7 +52,7 @@ class Refinement(NamedTuple):
     problem: Problem
     unfit: tuple[int, ...]
 
-    with_drift = property(lambda self: self._open("drift"))
+    with_drift = property(lambda self: self.solutions[0].drifts > LIKELY)
     with_actuator = property(lambda self: self._open("gain"))
     with_misses = property(lambda self: self._open("miss"))
 
@@ -156,9 +156,9 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
     best, or come to the same place, are given up. Frames of one setting show a state and its mirror
-    image alike: that is an end, too. Frames that do not fit are set aside. A drift is estimated too
-    where the others do not speak against it, and the actuator matrix, and what the knobs miss their
-    settings by, where they ask for it.
+    image alike: that is an end, too. Frames that do not fit are set aside. The actuator matrix, and
+    what the knobs miss their settings by, are estimated too where the others ask for it; a drift
+    is averaged over, and climbed with where it is likelier than none.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -176,7 +176,8 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     report("frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
     wider = with_drift(problem)
-    if rise(wider, points[0], problem) > DRIFTS:
+    asked = len(problem.weights) >= ACTUATED
+    if asked and drift_probability(points[0], problem) > LIKELY:
         report("refine with a drift", 0.7)
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
@@ -192,7 +193,10 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    found = [solution(point, problem, settled) for point, settled in ends]
+    asked = asked and not np.any(problem.active[slices(problem)["gain"]])
+    found = [solution(point, problem, settled,
+                      drift_probability(point, problem) if asked else None)
+             for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
     weights = np.exp(evidence - evidence.max())
     order = np.argsort(-weights)

@@ -152,6 +152,13 @@ def with_drift(problem: Problem) -> Problem:
     return _widened(problem, "drift")
 
 
+def at_rest(problem: Problem) -> Problem:
+    """The problem without the drift among the unknowns."""
+    active = problem.active.copy()
+    active[slices(problem)["drift"]] = False
+    return replace(problem, active=active)
+
+
 def with_actuator(problem: Problem) -> Problem:
     """The problem with the actuator matrix and the drift among the unknowns."""
     return _widened(problem, "gain", "drift")

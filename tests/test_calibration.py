@@ -462,8 +462,8 @@ def test_the_refined_answer_is_narrower_and_right(refined, answer):
 
 
 @pytest.mark.parametrize(("widen", "told"), [
-    (unknowns.with_drift, "a drift is not excluded and estimated along, from frame to frame "
-                          "C10 +0.8, C12a -0.5, C12b +0.0 nm"),
+    (unknowns.with_drift, "a drift, 40% likely, is allowed for: from frame to frame C10 +0.8, "
+                          "C12a -0.5, C12b +0.0 nm"),
     (unknowns.with_actuator, "the knobs do not act as told: gains C10 1.15, C12a 0.90, C12b 1.00, "
                              "drift estimated along"),
     (unknowns.with_misses, "the knobs do not come to rest where they are sent, they miss it: "
@@ -475,8 +475,10 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
         gain=np.diag([1.15, 0.9, 1.0]), drift_nm=np.array([0.8, -0.5, 0.0]),
         miss_nm=np.array([2.5, 0.0, 4.0]))
     alone = found._replace(solutions=(best,), weights=np.ones(1))
+    drifting = alone._replace(solutions=(best._replace(drifts=0.4),))
     assert told not in estimation._refined(refined, alone, series, asked=False).message
-    wider = alone._replace(problem=widen(found.problem))
+    wider = (drifting if widen is unknowns.with_drift else alone)._replace(
+        problem=widen(found.problem))
     assert told in estimation._refined(refined, wider, series, asked=False).message
     asked = estimation._refined(refined, wider, series, asked=True).message  # no finding then
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
