@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, devices, em, laplace, posterior, refine, unknowns
+from jaxcal import aberrations, devices, em, laplace, latent_map, posterior, refine, unknowns
 from jaxcal.optics import edge_waves
 
 
@@ -33,8 +33,9 @@ def reduction(step, candidates, weights, parameters, experiment: em.Experiment, 
     one = experiment._replace(knobs=step[None])
     states = jax.vmap(lambda c: em.states(c, parameters, one)[0])(candidates)
     predictions = jax.vmap(map_.predict)(states)
-    noise = jnp.exp(2 * parameters.process.log_noise) + jnp.exp(
-        2 * parameters.process.log_amplitude)
+    place = latent_map.kernel_coordinates(states.mean(0), jnp.asarray(map_.scale, states.dtype))
+    gap = latent_map.gap_kernel(parameters.process, jnp.asarray(map_.signs, states.dtype))
+    noise = jnp.exp(2 * parameters.process.log_noise) + gap.evaluate(place, place)
     start = candidates[:, :-1] - candidates[:, :-1].mean(0)
     # whiten the latents with the noise at the mean candidate, so that S is a multiple of one
     middle = predictions.whitening.mean(0)

@@ -62,6 +62,7 @@ class Calibration:
             instrument failed to move and it is not known.
         limits_nm: (P,) the tolerance aimed at.
         truth_nm: the hidden state where the microscope is simulated.
+        seconds: of the whole run.
     """
 
     knob_names: tuple[str, ...]
@@ -74,6 +75,7 @@ class Calibration:
     applied_knobs_nm: np.ndarray | None
     limits_nm: np.ndarray
     truth_nm: dict | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class _Plan:
     model: models.Model
     seed: int
     refined: bool
-    settings: em.Settings
+    settings: em.Settings | None
     report: Callable
     truth_nm: dict | None
 
@@ -143,7 +145,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
             where None. The loop stops where all knobs are within with CONFIDENCE, by so many
             frames (`refine.ACTUATED`) that a knob which does not act as told would be found.
         model, seed, refined, progress: as of `estimate`.
-        settings: of EM; START where None.
+        settings: of EM, as of `estimate`.
         run: folder that keeps the run while it goes, see :mod:`jaxcal.runs`; None keeps nothing.
         resume: go on with the interrupted run of that folder; the call has to be the same.
         timeout_s: for each call of the microscope, s.
@@ -165,7 +167,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
     identification.check_loop(frames, largest, names, instrument.optics)
     limits = _tolerance(tolerance_nm, instrument.optics, names)
-    plan = _Plan(frames, limits, largest, model, seed, refined, settings or START, report,
+    plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
                  getattr(microscope, "truth_nm", None))
     call = {"frames": frames, "seed": seed, "refined": refined}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
@@ -232,9 +234,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
     holds, verdict = _verify(answer, checked, fault, plan.limits)
-    if holds and answer.refinement and verification.log_odds_elsewhere(
-            course.observations[-1], verification.state_nm(answer, course.settings_nm[-1]),
-            course.microscope.optics, plan.model, candidates=plan.settings.candidates) > DOUBTED:
+    if holds and answer.refinement and _elsewhere(course, plan, answer):
         holds, verdict = False, ELSEWHERE
     tuned = reached and holds and within(checked, plan.limits)
     if reached and not tuned and len(course.frames) < plan.frames:
@@ -262,7 +262,15 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
         message = "; ".join([message, *_advice(course, plan, final, disagrees)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
                        tuple(course.history), series, course.frames[-1], applied, plan.limits,
-                       plan.truth_nm)
+                       plan.truth_nm, time.perf_counter() - course.began)
+
+
+def _elsewhere(course: _Course, plan: _Plan, answer: Estimate) -> bool:
+    """Whether the last frame shows another state than the estimate expects at its setting."""
+    expected = verification.state_nm(answer, course.settings_nm[-1])
+    return DOUBTED < verification.log_odds_elsewhere(
+        course.observations[-1], expected, course.microscope.optics, plan.model,
+        candidates=(plan.settings or START).candidates)
 
 
 def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
@@ -277,7 +285,7 @@ def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
     return Calibration(course.microscope.knob_names, REFUSED, reason, last and replace(
         last, converged=False, message=f"refused: {reason}",
         seconds=time.perf_counter() - course.began), tuple(course.history), series, None,
-        standing, plan.limits, plan.truth_nm)
+        standing, plan.limits, plan.truth_nm, time.perf_counter() - course.began)
 
 
 def _bring_back(course: _Course):

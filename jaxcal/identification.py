@@ -149,7 +149,7 @@ def one_draw(z, problem: Problem):
         fisher += slopes[k].T @ information @ slopes[k]
         pull += slopes[k].T @ information @ wrong[k]
         energy += wrong[k] @ information @ wrong[k]
-    point = posterior.Point(z, 0.0, np.zeros(size), fisher, np.zeros(len(phases)))
+    point = posterior.Point(z, 0.0, np.zeros(size), fisher, *np.zeros((2, len(phases))))
     active = problem.active
     pull = pull[active]
     explained = pull @ np.linalg.solve(fisher[np.ix_(active, active)], pull)

@@ -49,6 +49,8 @@ class Prediction(NamedTuple):
 class Hyperparameters(NamedTuple):
     """Logs of the gap's amplitude (in noise standard deviations), length scale and noise.
 
+    The amplitude is that before the average over the group of G sign changes: the gap's variance is
+    the square of it where a state is its own image, and 1/G of that far from there.
     The length scale is in the units of the kernel's coordinates, see :func:`kernel_coordinates`.
     """
 
@@ -64,7 +66,7 @@ class Prior(NamedTuple):
     sd: Hyperparameters
 
 
-SIMULATED_PRIOR = Prior(  # a gap of half a noise standard deviation, slowly varying
+SIMULATED_PRIOR = Prior(  # a gap of at most half a noise standard deviation, slowly varying
     Hyperparameters(math.log(0.5), math.log(1.0), 0.0), Hyperparameters(0.7, 0.5, 0.25)
 )
 FLAT_PRIOR = Prior(  # no simulated mean: the process is the whole map, its noise a fraction
@@ -176,6 +178,7 @@ def gap_kernel(hyper: Hyperparameters, signs):
     return Symmetrised(base, signs)
 
 
+@jax.default_matmul_precision("highest")  # accelerators multiply with fewer bits otherwise
 def log_likelihood(hyper: Hyperparameters, predict, states, latents, signs, scale, frame_noise):
     """log p(latents | states): nuisances and gap integrated out.
 

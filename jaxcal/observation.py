@@ -16,11 +16,13 @@ MEASURED_SHARE = 0.8  # of the measured radius in the semi-angle: pixels are kno
 
 @dataclass(frozen=True)
 class Observation:
-    """A frame and its disc, or the reason why it cannot be used."""
+    """A frame and its disc, or the reason why it cannot be used; dark: level well outside the
+    disc, counts, 0 where the frame does not show it."""
 
     frame: np.ndarray
     disc: spectra.Disc
     fault: str | None
+    dark: float = 0.0
 
 
 def observe(frame, optics: Optics) -> Observation:
@@ -28,7 +30,8 @@ def observe(frame, optics: Optics) -> Observation:
     disc, quality = aperture.find_disc(frame, optics.radius_pixels)
     if quality.fault is None:
         disc = disc._replace(ellipticity=quality.ellipse[0])
-    return Observation(np.asarray(frame), disc, quality.fault)
+    return Observation(np.asarray(frame), disc, quality.fault,
+                       quality.outside if quality.dark_seen else 0.0)
 
 
 def stale(frame, earlier) -> str | None:
@@ -69,7 +72,8 @@ def measured(observations, series: Series, numbers) -> unknowns.Measured:
     """Spectra, knobs and times of the frames used, on their common camera."""
     radius, ellipticity = camera_of(observations)
     power = tuple(
-        tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
+        tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity),
+                           seen.dark)
         for seen in observations)
     return unknowns.Measured(power, series.knobs_nm[numbers], np.asarray(numbers, float),
                            float(len(series) - 1))

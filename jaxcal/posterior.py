@@ -24,17 +24,20 @@ EULER = 0.5772156649
 
 
 class Point(NamedTuple):
-    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,), with
-    what each frame's deviance per bin (T,) exceeds that of a frame that fits by."""
+    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,); misfit
+    (T,): what each frame's deviance per bin exceeds that of a frame that fits by; trusted (T,): the
+    share of each frame's bins that counts."""
 
     z: np.ndarray
     value: float
     gradient: np.ndarray
     fisher: np.ndarray
     misfit: np.ndarray
+    trusted: np.ndarray
 
 
 @partial(jax.jit, static_argnames=("places", "layouts"))
+@jax.default_matmul_precision("highest")  # accelerators multiply with fewer bits otherwise
 def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...], layouts):
     """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher
     information (L, L), and the number of independent bins.
@@ -87,10 +90,11 @@ def evaluate(z, problem: Problem) -> Point:
         return [np.asarray(term, float) for term in terms]
 
     value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
-    misfit = np.zeros(len(phases))
+    misfit, trusted = np.zeros(len(phases)), np.zeros(len(phases))
     for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
-        misfit[k] = terms[0] / terms[3]
+        trusted[k] = terms[3] / bins
+        misfit[k] = terms[0] / max(terms[3], 1e-9)
         value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
         gradient += problem.weights[k] * slopes[k].T @ terms[1]
         fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
-    return Point(z, value, gradient, fisher, misfit)
+    return Point(z, value, gradient, fisher, misfit, trusted)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import devices
+from jaxcal.identification import one_setting
 from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
 from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
@@ -66,7 +67,7 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
     for _ in range(steps):
         fisher, gradient = here.fisher[np.ix_(active, active)], here.gradient[active]
         step = -np.linalg.solve(fisher + damping * np.diag(np.diag(fisher)), gradient)
-        step *= min(1.0, LONGEST / np.abs(step).max())
+        step *= LONGEST / max(LONGEST, np.abs(step).max())
         if -gradient @ step - 0.5 * step @ fisher @ step < SETTLED:
             return here, True
         z = here.z.copy()
@@ -167,8 +168,7 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         starts = [point.z for point in _front(climbed(rough, starts, GLANCE), rough, SLOW)]
     report("refine", 0.4)
     points = _front(climbed(problem, starts, steps), problem)
-    knobs = problem.measured.knobs
-    if np.all(knobs == knobs[0]):
+    if one_setting(problem.measured.knobs, problem.knob_names, problem.optics):
         images = [mirrored(point.z, problem) for point in points]
         points = _front([*points, *climbed(problem, images, steps)], problem)
     problem = tempered(problem, points[0])

@@ -41,7 +41,7 @@ def entry(estimate, truth_nm=None):
         "seconds": _number(estimate.seconds),
     }
     if truth_nm is not None:
-        result["truth_nm"] = {name: _number(truth_nm[name]) for name in names if name in truth_nm}
+        result["truth_nm"] = _known(names, truth_nm)
     return result
 
 
@@ -57,7 +57,9 @@ def calibration_entry(run):
         taken = 0 if run.series is None else len(run.series)
         result = numbers | {
             "frames_used": 0, "rejected_frames": list(range(taken)), "converged": False,
-            "message": f"{run.verdict}: {run.reason}", "seconds": None}
+            "message": f"{run.verdict}: {run.reason}", "seconds": _number(run.seconds)}
+        if run.truth_nm is not None:
+            result["truth_nm"] = _known(names, run.truth_nm)
     else:
         result = entry(run.estimate, run.truth_nm)
     return result | {"verdict": run.verdict, "reason": run.reason}
@@ -80,6 +82,10 @@ def write(path, results):
 
 def _named(names, values):
     return {name: _number(value) for name, value in zip(names, np.asarray(values), strict=True)}
+
+
+def _known(names, truth_nm):
+    return {name: _number(truth_nm[name]) for name in names if name in truth_nm}
 
 
 def _number(value):

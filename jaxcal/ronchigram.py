@@ -7,7 +7,7 @@ pixel ``(N/2, N/2)`` and intensity 1 inside the disc where there is no specimen.
 """
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -110,6 +110,30 @@ def quadrature(focal_spread, source_size, focal_nodes: int = 5, source_nodes: in
         [root2 * focal_spread * f, root2 * source_size * x, root2 * source_size * y], axis=-1
     )
     return Quadrature(shifts, jnp.asarray(weight / np.pi**1.5, dtype=shifts.dtype))
+
+
+ENOUGH = (3, 5, 9, 13, 21, 31, 45, 63)  # numbers of focal nodes to choose from: each is compiled
+UNDAMPED = 0.05  # of a fringe's contrast, by which a sum over nodes may be off
+
+
+@lru_cache
+def reach(focal_nodes: int) -> float:
+    """Largest focal spread, rad, that so many nodes render.
+
+    A fringe between two angles in the aperture, whose C10 phase differs by up to that of the edge,
+    is damped by exp(-s^2/2) for s times the focal spread; a sum of few nodes lets it come back.
+    """
+    nodes, weight = np.polynomial.hermite_e.hermegauss(focal_nodes)
+    spread = np.linspace(0.0, 16.0, 3201)
+    damping = np.cos(spread[:, None] * nodes) @ weight / weight.sum()
+    wrong = np.abs(damping - np.exp(-0.5 * spread**2)) > UNDAMPED
+    return float(spread[np.argmax(wrong)]) if wrong.any() else float(spread[-1])
+
+
+def enough_nodes(focal_spread: float) -> int:
+    """The least of ENOUGH that renders a focal spread (rad, standard deviation of C10's edge
+    phase), the most where none does."""
+    return next((n for n in ENOUGH if reach(n) >= focal_spread), ENOUGH[-1])
 
 
 def phase_plate(phases, size: int, radius: float):

@@ -116,7 +116,10 @@ def without_hot_pixels(frame, threshold: float = 10.0):
     )
     distance = jnp.abs(frame - median)
     bright = jnp.where(median >= jnp.mean(median), distance, jnp.nan)
-    usual = jnp.maximum(1.4826 * jnp.nanmedian(bright), 1e-12)
+    usual = jnp.nanmedian(bright)
+    # of few counts a pixel most are at the median, and only the mean distance is not zero
+    usual = jnp.where(usual > 0, 1.4826 * usual, 1.2533 * jnp.nanmean(bright))
+    usual = jnp.maximum(usual, 1e-12)
     return jnp.where(distance > threshold * usual, median, frame)
 
 

@@ -130,8 +130,11 @@ LAYOUTS = (TILES, WHOLE)
 GLIMPSE = replace(TILES, highest=12.0)  # what decides between basins, a tenth of the work
 
 
-def tile_spectra(frame, disc: Disc) -> tuple[np.ndarray, ...]:
+def tile_spectra(frame, disc: Disc, dark: float = 0.0) -> tuple[np.ndarray, ...]:
     """Spectra of a frame (H, W) of counts and its disc: (K, B) float32 for each of LAYOUTS.
+
+    Args:
+        dark: counts without light, which would lessen the contrast.
 
     Raises:
         ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
@@ -141,7 +144,7 @@ def tile_spectra(frame, disc: Disc) -> tuple[np.ndarray, ...]:
     column, row, radius, ellipticity = (np.float32(place) for place in disc)
     shift = np.float32(0.5 * (factor - 1))
     small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
-    power = _tile_spectra(binned(np.asarray(frame), factor), small)
+    power = _tile_spectra(binned(np.asarray(frame), factor) - np.float32(dark), small)
     return tuple(np.asarray(part, np.float32) for part in power)
 
 
@@ -157,7 +160,7 @@ def power_spectra(frame, disc: Disc, layout: Layout):
     F0 is the mean of the counts under the window w.
     """
     frame = jnp.asarray(frame)
-    dtype = frame.dtype
+    dtype = jnp.result_type(frame, jnp.float32)  # counts may be integers
     height, width = frame.shape
     disc = Disc(*(jnp.asarray(place, dtype) for place in disc))
     radius_x, radius_y = (disc.radius * (1 + s * disc.ellipticity) for s in (1, -1))

@@ -25,6 +25,7 @@ from jaxcal.series import SeriesError
 HOUR = 3600.0
 CONSISTENT = 16.0  # squared deviations, a knob, by which a frame may surprise
 STEPS = 15  # of the climb
+SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
 
@@ -124,7 +125,8 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     """What a frame (H, W), taken at the setting (P,), nm, adds.
 
     Raises:
-        SeriesError: the frame cannot be used; nothing was learnt.
+        SeriesError: the frame cannot be used, or is expected, and found, too near focus to tell
+            anything; nothing was learnt.
     """
     seen = observation.observe(frame, tracked.optics)
     if seen.fault is not None:
@@ -132,6 +134,10 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
     start = posterior.evaluate(np.zeros(problem.active.size), problem)
     point, _ = refine.climb(problem, start, STEPS)
+    if point.trusted[0] < SEEN:
+        raise SeriesError(
+            f"the frame tells nothing of the state, {point.trusted[0]:.0%} of its windows can be "
+            f"trusted: it is too near focus", "take one away from focus, at tracking.probe_nm")
     climbed, _, _ = laplace.tuning(unknowns.decode(point.z, problem), problem)
     x0, after = combined(tracked.x0_nm, tracked.covariance_nm2, climbed,
                          laplace.covariances(point, problem)[0], laplace.theory_nm2(problem))
@@ -199,7 +205,7 @@ def _problem(tracked: Tracked, seen: observation.Observation, knobs) -> unknowns
     radius, ellipticity = observation.camera_of([seen])
     radius = tracked.radius_pixels or radius
     power = tiles.tile_spectra(
-        seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity))
+        seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity), seen.dark)
     measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
     problem = unknowns.problem(measured, tracked.knob_names,
                                observation.measured_optics(tracked.optics, radius), radius)

@@ -363,7 +363,8 @@ def test_which_frames_do_not_fit():
 def test_misfit_lowers_the_weights():
     """1/(1 + 2 n m) with the median misfit m beyond the usual; frames set aside stay so."""
     problem = replace(blank(STEPS[:3]), weights=np.array([1.0, 0.0, 1.0]))
-    point = posterior.Point(np.zeros(1), 0.0, np.zeros(1), np.eye(1), np.array([0.03, 9.0, 0.05]))
+    point = posterior.Point(np.zeros(1), 0.0, np.zeros(1), np.eye(1), np.array([0.03, 9.0, 0.05]),
+                            np.ones(3))
     share = 1 / (1 + 2 * refine.CORRELATED * (0.04 - refine.USUAL))
     assert_allclose(refine.tempered(problem, point).weights, [share, 0.0, share])
     good = point._replace(misfit=np.zeros(3))

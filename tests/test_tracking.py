@@ -124,6 +124,18 @@ def test_a_frame_that_cannot_be_used_teaches_nothing():
         tracking.look(state, np.zeros((256, 256)), np.zeros(3))
 
 
+def test_a_frame_at_focus_is_not_taken_for_a_proof():
+    """There no window can be trusted: it must neither count as "as expected" nor end an alarm."""
+    microscope = SimulatedMicroscope(
+        OPTICS, dict(zip(FIRST_ORDER, TRUTH + [50.0, 0, 0], strict=True)), seed=3)
+    tuned = answer().tuned_knobs_nm
+    microscope.set(tuned)
+    frame = microscope.acquire()
+    state = replace(tracking.start(answer(), OPTICS, 1.0), surprise=40.0)
+    with pytest.raises(SeriesError, match="too near focus.*tracking.probe_nm"):
+        tracking.look(state, frame, tuned)
+
+
 @pytest.mark.slow
 def test_frames_bring_a_drifting_state_back():
     """C10 and C12 drift by some 3 nm after six frames told the state: four frames, on the two sides

@@ -17,7 +17,6 @@ from jaxcal.simulation import Grid, Instrument
 
 PIXELS = 256
 SLICES = 2
-FOCAL_NODES = 5
 GRIDS = (Grid(384, 120.0), Grid(576, 180.0), Grid(896, 280.0), Grid(1280, 400.0))
 """Grids by fineness; a frame is made on the first that samples its aberrations. All have the same
 `specimen.band_limit`: a film whose finest detail came and went with the defocus would be none."""
@@ -102,7 +101,7 @@ def acquire(key, camera, coefficients_nm):
     )
     return _expose(
         key, camera.instrument, camera.detector, jnp.asarray(phases, jnp.float32), over_y, over_x,
-        grid,
+        grid, ronchigram.enough_nodes(float(camera.instrument.focal_spread)),
     )  # fmt: skip
 
 
@@ -121,11 +120,11 @@ def overlap(edges, grid):
 _XY = np.array([1.0, -1.0])
 
 
-@partial(jax.jit, static_argnames="grid")
-def _expose(key, instrument, faults, phases, over_y, over_x, grid):
+@partial(jax.jit, static_argnames=("grid", "focal_nodes"))
+def _expose(key, instrument, faults, phases, over_y, over_x, grid, focal_nodes):
     area, exposure = jax.random.split(key)
     transmission = simulation.film(area, instrument, grid, SLICES).astype(jnp.complex64)
-    nodes = ronchigram.quadrature(instrument.focal_spread, 0.0, FOCAL_NODES, 1)
+    nodes = ronchigram.quadrature(instrument.focal_spread, 0.0, focal_nodes, 1)
     nodes = jax.tree.map(lambda leaf: leaf.astype(phases.dtype), nodes)
     intensity = ronchigram.ronchigram(
         phases, transmission, grid.radius, nodes, slice_defocus=instrument.thickness / SLICES
