@@ -178,7 +178,8 @@ def main(arguments=None) -> int:
         parser.error("--instruments should be at least 2")
     values, count = (QUICK_NM, 2) if options.quick else (VALUES_NM, options.instruments)
     optics, model = simulated_optics(semi_angle_mrad=options.semi_angle), models.load()
-    made, rows = {"code": provenance.code(), "model": provenance.digest(provenance.MODEL)}, []
+    made, rows = {"code": provenance.code(__file__),
+                  "model": provenance.digest(provenance.MODEL)}, []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         for knobs in KNOBS:
             for name, value in ((n, v) for n, each in values.items() for v in each):

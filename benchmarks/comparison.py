@@ -38,7 +38,7 @@ from benchmarks.baselines import (
     regression,
     scalar_em,
 )
-from benchmarks.baselines.interface import Seen, acquire_series, errors, residual_nm
+from benchmarks.baselines.interface import Answer, Seen, acquire_series, errors, residual_nm
 from jaxcal import em
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
@@ -145,23 +145,29 @@ def judged(answers, microscope) -> dict:
 
 
 def one(method: str, seed: int, knobs: str, options) -> dict:
-    """A run of a method on an instrument; one that raises is a failed run with its reason."""
+    """A run of a method on an instrument. One that raises is a failed run with its reason, which
+    leaves the instrument as it is."""
     begin = time.perf_counter()
+    asked = sorted({*ASKED, *options.counts, options.budget} if method in CHOOSING
+                   else options.counts)
     try:
         if method in SERIES:
             seen, microscope = series(seed, knobs, max(options.counts), options.gain_error,
                                       options.drift)
-            settings = QUICK_EM if options.quick else None
+            quick = options.quick and method.startswith("jaxcal")  # goes on to the refinement
+            settings = QUICK_EM if quick else None
             answers = ask(method, seen, options.counts, seed, settings).items()
         else:
             microscope = instrument(seed, knobs, options.gain_error, options.drift)
-            asked = {*ASKED, *options.counts, options.budget}
             answers = [(n, a) for n, a in enumerate(
                 chosen(method, microscope, options.budget, seed), 1)
                 if n in asked or method == "jaxcal_loop"]
         return {"seed": seed, "wall": time.perf_counter() - begin, **judged(answers, microscope)}
     except ValueError as error:
-        return {"seed": seed, "failed": str(error), "wall": time.perf_counter() - begin}
+        microscope = instrument(seed, knobs, options.gain_error, options.drift)
+        untouched = Answer(np.zeros(len(microscope.knob_names)), None, 0.0)
+        return {"seed": seed, "failed": str(error), "wall": time.perf_counter() - begin,
+                **judged([(n, untouched) for n in asked], microscope)}
 
 
 def on_reality(method: str, file: str, truth: dict, folder: Path, counts) -> dict:
@@ -188,7 +194,7 @@ def settings(options, method: str, case: str) -> dict:
     """What must be the same for a run to be taken over."""
     here = Path(__file__).parent / "baselines"
     wanted = {"method": method, "case": case, "counts": list(options.counts),
-              "quick": options.quick, "code": provenance.code(),
+              "quick": options.quick, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
     if case != "reality":
         wanted |= {"gain_error": options.gain_error, "drift_nm": options.drift}

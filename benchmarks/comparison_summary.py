@@ -26,12 +26,14 @@ STATISTICS = ("mean", "median")
 def summarise(part) -> dict:
     """{method: {"frames": {n: quantiles}, "failed": count}} of runs {method: [run]}.
 
-    A run that ended early (a loop that was content) counts with its last answer.
+    A run that ended early (a loop that was content) counts with its last answer, one that failed
+    with what it left untouched.
     """
     found = {}
     for method, runs in part.items():
-        good = [run for run in runs if "failed" not in run and run["frames"]]
-        entry = {"instruments": len(good), "failed": len(runs) - len(good), "frames": {}}
+        good = [run for run in runs if run.get("frames")]
+        entry = {"instruments": len(good), "failed": sum("failed" in run for run in runs),
+                 "frames": {}}
         for n in sorted({n for run in good for n in run["frames"]}):
             places = [max((k for k, m in enumerate(run["frames"]) if m <= n), default=None)
                       for run in good]

@@ -163,7 +163,7 @@ def main(arguments=None) -> int:
         parser.error("--instruments should be at least 2, --frames 1, --drift not negative")
     model = models.load() if options.full else None
     wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift,
-              "code": provenance.code(), "model": provenance.digest(provenance.MODEL)}
+              "code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
     done = closed_loop.kept(options.lines, wanted)
     for seed in range(10_000, 10_000 + options.instruments):
         if seed not in done:

@@ -66,23 +66,18 @@ def with_torch(phases, film, spread, wanted, radius: float):
     import torch
 
     size = film.shape[-1]
-    basis, pupil, inside, along_y, along_x = simulate.torch_tables(size, radius)
+    basis, pupil, inside, along_y, along_x = simulate.torch_tables(size, radius, size)
     phases = torch.tensor(phases, dtype=torch.float32, requires_grad=True)
-    plate = torch.polar(pupil, -torch.tensordot(phases, basis, 1))
-    film, total = torch.tensor(film[0], dtype=torch.complex64), torch.zeros(size, size)
-    nodes = reference.quadrature(spread, 0.0, simulate.NODES, 1)
-    for shift, weight in zip(*nodes, strict=True):
-        line_x, line_y = map(torch.from_numpy, simulate.focal_lines(shift, size, radius))
-        far = torch.fft.fft2(torch.fft.ifft2(plate * line_x * line_y) * film)
-        total = total + float(weight) * (far.real**2 + far.imag**2)
-    mtf = torch.tensor(simulate.transfer((size, size)))
-    frame = torch.fft.irfft2(torch.fft.rfft2(torch.fft.fftshift(total)) * mtf, s=(size, size))
+    intensity = simulate.torch_intensity(
+        phases, torch.as_tensor(film[0], dtype=torch.complex64), spread, radius, basis, pupil, size)
+    mtf = torch.as_tensor(simulate.transfer((size, size)))
+    frame = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(size, size))
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
     power = power / ((inside**2).sum() * radius**2)
     power = torch.where(torch.from_numpy(reference_spectra.MASK), power, 0.0)
     image = torch.log(power / power.mean() + FLOOR)
-    value = ((image - torch.tensor(wanted, dtype=torch.float32)) ** 2).sum()
+    value = ((image - torch.as_tensor(wanted, dtype=torch.float32)) ** 2).sum()
     value.backward()
     return value.item(), phases.grad.numpy()
 
@@ -102,7 +97,8 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dic
                                            repetitions=min(3, repetitions))}
         try:
             timings["torch"] = timing.measure(
-                with_torch, phases, film, spread, wanted, radius, repetitions=repetitions)
+                with_torch, np.float32(phases), np.complex64(film), spread, np.float32(wanted),
+                radius, repetitions=repetitions)
         except ImportError:
             print("gradient: torch is not installed, its row is left out", file=sys.stderr)
         ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))

@@ -19,9 +19,9 @@ DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
 # Modules that no measured number depends on.
 NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "notations",
-              "notation_reports", "ceos", "nion", "replay", "faulty", "runs", "tracking",
-              "conformance", "nexus", "recordings", "recorded_optics", "knob_table", "png",
-              "thumbnails", "watch", "watched", "watch_page", "watch_figures"}
+              "notation_reports", "ceos", "nion", "replay", "runs", "tracking", "conformance",
+              "nexus", "recordings", "recorded_optics", "knob_table", "png", "thumbnails", "watch",
+              "watched", "watch_page", "watch_figures"}
 SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
 
@@ -34,10 +34,11 @@ def digest(*paths) -> str:
     return total.hexdigest()[:12]
 
 
-def code() -> str:
-    """Digest of the package's sources: what the numbers depend on besides the model."""
+def code(*scripts) -> str:
+    """Digest of the package's sources, and of scripts: what the numbers depend on besides the
+    model."""
     return digest(*sorted(file for file in (ROOT / "jaxcal").rglob("*.py")
-                          if file.stem not in NO_NUMBERS))
+                          if file.stem not in NO_NUMBERS), *scripts)
 
 
 def commit() -> str:

@@ -4,15 +4,17 @@ One spectrum is a partially coherent Ronchigram of a thin film (three focal node
 with its MTF, shot and readout noise, and its log power spectrum. ``numpy`` is
 :mod:`jaxcal.reference` (complex128, written to be read). ``scipy`` and ``torch`` are the same sums
 in complex64 with those libraries' FFT on all cores, the basis of chi and the window prepared
-beforehand: what one would write for speed without JAX. jaxcal computes the pupil and what follows
-the far field on the square about the disc alone, which the others do on all of the grid. ``abtem``
-makes the Ronchigram of the same phase object with abTEM's `Probe` and diffraction pattern, one for
-each focal node; its aperture has a hard edge, the rest is the same, with a correlation of 0.99.
+beforehand: what one would write for speed without JAX. All three compute the pupil, and what
+follows the far field, on the squares about the disc alone, as the training stream does; the
+reference makes whole frames. ``abtem`` makes the Ronchigram of the same phase object with abTEM's
+`Probe` and diffraction pattern, one for each focal node; its aperture has a hard edge, the rest is
+the same, with a correlation of 0.99.
 ``ffts alone`` are two transforms for each focal node, by the faster of SciPy and PyTorch: the
 floor. Libraries that are not installed are left out, with a message. The deviation is the largest
 difference of a frame's intensity, before the camera, from the reference, over its mean in the disc.
 """
 
+import math
 import os
 import sys
 from functools import lru_cache
@@ -48,7 +50,7 @@ def problem(size: int, radius: float):
 
 def compiled(size: int, radius: float):
     """The jitted function (key, phases, film, spread) -> intensity (N, N), log spectrum."""
-    side = simulation.Grid(size, radius).side  # as the training stream does
+    side = exposed_side(size, radius)
     disc = spectra.Disc(side // 2, side // 2, radius)
 
     @jax.jit
@@ -87,29 +89,50 @@ def with_numpy(phases, film, spread, radius: float):
     return intensity, reference_spectra.log_image(power)
 
 
+def exposed_side(size: int, radius: float) -> int:
+    """Side of the middle of a grid that is exposed and transformed, as the training stream does."""
+    return simulation.Grid(size, radius).side
+
+
+def aperture_side(size: int, radius: float) -> int:
+    """Side of the square that holds the aperture."""
+    return min(size, 2 * math.ceil(radius + 1) + 2)
+
+
+def middle(size: int, side: int):
+    """Places of the middle ``side`` of N pixels: a slice of lines in their order, and (side,) in
+    FFT order."""
+    first = size // 2 - side // 2
+    return slice(first, first + side), (np.arange(side) - side // 2) % size
+
+
 @lru_cache(maxsize=4)
-def tables(size: int, radius: float):
-    """Of the grid: basis of chi (25, N, N) and pupil (N, N) in FFT order, window (N, N), and the
-    two factors of the Fourier sum, (ROWS, N) and (N, COLUMNS)."""
+def tables(size: int, radius: float, side: int):
+    """Basis of chi (25, n, n) and pupil (n, n) on the square that holds the aperture; window (S, S)
+    and the two factors of the Fourier sum, (ROWS, S) and (S, COLUMNS), on the middle S = side."""
     x, y = reference.lines(size, radius)
-    basis = np.moveaxis(np.asarray(edge_basis(*np.broadcast_arrays(x, y))), -1, 0)
-    basis = np.fft.ifftshift(basis, axes=(1, 2)).astype(np.float32)
-    pupil = np.fft.ifftshift(reference.amplitude(x, y, radius)).astype(np.float32)
+    box, _ = middle(size, aperture_side(size, radius))
+    basis = np.moveaxis(np.asarray(edge_basis(*np.broadcast_arrays(x[:, box], y[box]))), -1, 0)
+    pupil = reference.amplitude(x[:, box], y[box], radius)
+    seen, _ = middle(size, side)
+    x, y = x[:, seen], y[seen]
     along_y = np.exp(-2j * np.pi * reference_spectra.FREQUENCY_Y[:, None] * y.T)
     along_x = np.exp(-2j * np.pi * x.T * reference_spectra.FREQUENCY_X)
-    weight = reference_spectra.window(np.hypot(x, y)).astype(np.float32)
-    return basis, pupil, weight, along_y.astype(np.complex64), along_x.astype(np.complex64)
+    weight = reference_spectra.window(np.hypot(x, y))
+    return (*(part.astype(np.float32) for part in (basis, pupil, weight)),
+            along_y.astype(np.complex64), along_x.astype(np.complex64))
 
 
 def focal_lines(shift, size: int, radius: float):
-    """exp(-i a rho^2) of a focal node as two lines, (1, N) and (N, 1) complex64, in FFT order."""
-    return [np.exp(-1j * shift[0] * np.fft.ifftshift(line) ** 2).astype(np.complex64)
-            for line in reference.lines(size, radius)]
+    """exp(-i a rho^2) of a focal node over the aperture as two lines, (1, n) and (n, 1)."""
+    box, _ = middle(size, aperture_side(size, radius))
+    return [np.exp(-1j * shift[0] * line.ravel()[box].reshape(shape) ** 2).astype(np.complex64)
+            for line, shape in zip(reference.lines(size, radius), ((1, -1), (-1, 1)), strict=True)]
 
 
-def log_spectrum(frame, radius: float):
-    """Log spectrum of counts (N, N) float32, with the prepared tables."""
-    _, _, inside, along_y, along_x = tables(len(frame), radius)
+def log_spectrum(frame, size: int, radius: float):
+    """Log spectrum of the counts (S, S) float32 of a grid's middle, with the prepared tables."""
+    _, _, inside, along_y, along_x = tables(size, radius, len(frame))
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = np.abs(along_y @ contrast.astype(np.complex64) @ along_x) ** 2
     return reference_spectra.log_image(power / ((inside**2).sum() * radius**2))
@@ -118,53 +141,68 @@ def log_spectrum(frame, radius: float):
 def with_scipy(phases, film, spread, radius: float):
     """Intensity and log spectrum with complex64 and SciPy's FFT."""
     size, workers = film.shape[-1], os.cpu_count()
-    basis, pupil, *_ = tables(size, radius)
+    side = exposed_side(size, radius)
+    basis, pupil, *_ = tables(size, radius, side)
     plate = pupil * np.exp(-1j * np.tensordot(np.asarray(phases, np.float32), basis, 1))
-    film = film[0].astype(np.complex64)
-    total = np.zeros((size, size), np.float32)
+    film = np.asarray(film[0], np.complex64)
+    lit, seen = (np.ix_(places, places) for _, places in (
+        middle(size, len(pupil)), middle(size, side)))
+    total, wave = np.zeros((side, side), np.float32), np.zeros((size, size), np.complex64)
     for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
         line_x, line_y = focal_lines(shift, size, radius)
-        wave = scipy.fft.ifft2(plate * line_x * line_y, workers=workers)
-        far = scipy.fft.fft2(wave * film, workers=workers)
+        wave[lit] = plate * line_x * line_y
+        far = scipy.fft.fft2(scipy.fft.ifft2(wave, workers=workers) * film, workers=workers)[seen]
         total += np.float32(weight) * (far.real**2 + far.imag**2)
-    intensity = np.fft.fftshift(total)
     with scipy.fft.set_workers(workers):
-        frame = exposed(intensity, scipy.fft, np.random.default_rng(0))
-    return intensity, log_spectrum(frame, radius)
+        frame = exposed(total, scipy.fft, np.random.default_rng(0))
+    return total, log_spectrum(frame, size, radius)
 
 
 def with_torch(phases, film, spread, radius: float):
     """Intensity and log spectrum with complex64 in PyTorch, as tensors."""
     import torch
 
-    basis, pupil, inside, along_y, along_x = torch_tables(film.shape[-1], radius)
     size = film.shape[-1]
-    chi = torch.tensordot(torch.tensor(phases, dtype=torch.float32), basis, 1)
-    plate = torch.polar(pupil, -chi)
-    film = torch.tensor(film[0], dtype=torch.complex64)
-    total = torch.zeros(size, size)
-    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
-        line_x, line_y = (torch.from_numpy(line) for line in focal_lines(shift, size, radius))
-        far = torch.fft.fft2(torch.fft.ifft2(plate * line_x * line_y) * film)
-        total += float(weight) * (far.real**2 + far.imag**2)
-    intensity = torch.fft.fftshift(total)
-    mtf = torch.tensor(transfer(intensity.shape))
+    side = exposed_side(size, radius)
+    basis, pupil, inside, along_y, along_x = torch_tables(size, radius, side)
+    film = torch.as_tensor(film[0], dtype=torch.complex64)
+    intensity = torch_intensity(
+        torch.as_tensor(phases, dtype=torch.float32), film, spread, radius, basis, pupil, side)
+    mtf = torch.as_tensor(transfer((side, side)))
     blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=intensity.shape).clip(min=0)
-    frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn(size, size)
-    frame = frame + CAMERA.readout * torch.randn(size, size)
+    frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn(side, side)
+    frame = frame + CAMERA.readout * torch.randn(side, side)
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
     power = power / ((inside**2).sum() * radius**2)
     return intensity, reference_spectra.log_image(power.numpy())
 
 
+def torch_intensity(phases, film, spread, radius: float, basis, pupil, side: int):
+    """Intensity (side, side) of the grid's middle by PyTorch; film (N, N) complex64."""
+    import torch
+
+    size = len(film)
+    plate = torch.polar(pupil, -torch.tensordot(phases, basis, 1))
+    lit, seen = (torch.as_tensor(middle(size, n)[1]) for n in (len(pupil), side))
+    total = torch.zeros(side, side)
+    for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
+        line_x, line_y = (torch.from_numpy(line) for line in focal_lines(shift, size, radius))
+        wave = torch.zeros(size, size, dtype=torch.complex64)
+        wave[lit[:, None], lit] = plate * line_x * line_y
+        far = torch.fft.fft2(torch.fft.ifft2(wave) * film)[seen[:, None], seen]
+        total = total + float(weight) * (far.real**2 + far.imag**2)
+    return total
+
+
 @lru_cache(maxsize=4)
-def torch_tables(size: int, radius: float):
+def torch_tables(size: int, radius: float, side: int):
     """`tables` as tensors; PyTorch on all cores."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
-    return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in tables(size, radius))
+    return tuple(torch.from_numpy(np.ascontiguousarray(part))
+                 for part in tables(size, radius, side))
 
 
 def with_abtem(phases, film, spread, radius: float):
@@ -188,9 +226,10 @@ def with_abtem(phases, film, spread, radius: float):
         waves.array[...] *= film[0].T.astype(np.complex64)  # abTEM's first axis is x
         pattern = waves.diffraction_patterns(max_angle="full", fftshift=True)
         total = total + weight * np.asarray(pattern.array).T
-    intensity = (total / total.sum() * disc_pixels(size, radius)).astype(np.float32)
+    seen, _ = middle(size, exposed_side(size, radius))
+    intensity = (total / total.sum() * disc_pixels(size, radius)).astype(np.float32)[seen, seen]
     frame = exposed(intensity, scipy.fft, np.random.default_rng(0))
-    return intensity, log_spectrum(frame, radius)
+    return intensity, log_spectrum(frame, size, radius)
 
 
 def disc_pixels(size: int, radius: float) -> float:
@@ -230,10 +269,11 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0), (512, 180.0))
                   jnp.asarray(film, jnp.complex64), jnp.float32(spread))
         function = compiled(size, radius)
         timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions)}
+        ready = np.float32(phases), np.complex64(film), spread  # nothing is converted on the clock
         for name, other in OTHERS.items():
+            given = (phases, film, spread) if name == "numpy" else ready
             try:
-                timings[name] = timing.measure(
-                    other, phases, film, spread, radius, repetitions=repetitions)
+                timings[name] = timing.measure(other, *given, radius, repetitions=repetitions)
             except ImportError:
                 print(f"simulate: {name} is not installed, its row is left out", file=sys.stderr)
         if "torch" in timings:
@@ -241,8 +281,8 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0), (512, 180.0))
                 (timing.measure(f, repetitions=repetitions) for f in ffts_alone(size)),
                 key=lambda one: one.median)
         ours, theirs = (np.asarray(timings[name].value[0]) for name in ("jaxcal", "numpy"))
-        first = (size - len(ours)) // 2
-        theirs = theirs[first : first + len(ours), first : first + len(ours)]
+        seen, _ = middle(size, len(ours))
+        theirs = theirs[seen, seen]
         entries.append(timing.entry(
             "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": 1},
             timings, 1, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),

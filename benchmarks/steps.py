@@ -84,7 +84,8 @@ def markdown(result) -> str:
     rows = [(rule, *(f"{e:.2f} / {s:.2f}" for e, s in zip(
         summary[rule]["error"], summary[rule]["sd"], strict=True))) for rule in RULES]
     head = ("next step", *(f"{COMMON + k} frames" for k in range(count)))
-    return f"{provenance.markdown(head, rows)}\n\n{provenance.source(result)}"
+    return (f"{provenance.markdown(head, rows)}\n\n{len(result['runs'])} instruments. "
+            f"{provenance.source(result)}")
 
 
 def main(arguments=None) -> int:
@@ -98,7 +99,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     if options.runs < 1 or options.frames <= COMMON:
         parser.error(f"--runs should be at least 1, --frames more than {COMMON}")
-    wanted = {"frames": options.frames, "code": provenance.code(),
+    wanted = {"frames": options.frames, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
     done, model = closed_loop.kept(options.lines, wanted), models.load()
     seeds = range(100, 100 + options.runs)

@@ -91,7 +91,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     if options.instruments < 1:
         parser.error("--instruments should be at least 1")
-    wanted = {"code": provenance.code(), "model": provenance.digest(provenance.MODEL)}
+    wanted = {"code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
     done, model = closed_loop.kept(options.lines, wanted), models.load()
     seeds = range(60000, 60000 + options.instruments)
     for seed in seeds:

@@ -7,7 +7,7 @@
     .mrc .tif .tiff    MRC, TIFF
     .ser               TIA
 
-All but ``.npy`` are read by RosettaSciIO, which comes with ``pip install 'jaxcal[io]'``.  A frame
+All but ``.npy`` are read by RosettaSciIO, which comes with ``pip install '.[io]'``.  A frame
 is ``[row = y, column = x]`` as RosettaSciIO gives it.  One file holds one frame or one stack.
 """
 
@@ -36,7 +36,7 @@ READERS = {
 ENDINGS = (".npy", *READERS)
 """Endings of the files that can be read."""
 
-INSTALL = "pip install 'jaxcal[io]'"
+INSTALL = "pip install '.[io]' in jaxcal's folder"
 EXACT_FLOAT32 = 2**24
 """Integers up to this are exact in float32."""
 LOST = (" page", "series", "circular")

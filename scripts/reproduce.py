@@ -1,13 +1,14 @@
 """Measure every table and draw every figure of the documentation.
 
-    python scripts/reproduce.py [--out DIR] [--only NAME ...] [--again] [--folder ../shared/reality]
+    python scripts/reproduce.py [--out DIR | --in-place] [--only NAME ...] [--again]
     python scripts/reproduce.py --quick [--out DIR]
 
-Everything goes into DIR: ``results.md`` with the tables, the figures, ``results/`` with the numbers
-as JSON; without ``--out`` to its place in the repository. What was measured with this very code is
-left alone (``--again`` measures it in any case), and every benchmark keeps its finished runs, so
+Everything goes into DIR, ``build/reproduced`` where nothing else is said: ``results.md`` with the
+tables, the figures, ``results/`` with the numbers as JSON. ``--in-place`` replaces those of the
+repository, also where they are of more instruments. Steps that ended with this very code are left
+alone (``--again`` measures them anew), and those of many runs keep each run as soon as it ends, so
 that after an interruption the same command goes on. A step that fails does not stop the others;
-one whose series are not there is skipped, and says so.
+one whose series (``--folder``) are not there is skipped, and says so.
 ``--quick`` takes minutes: on a few instruments, whether what is claimed comes out in the claimed
 order. The exit status is 0 only where every step that ran ended with what it promises. The steps,
 with the minutes they are expected to take on two cores, are sized to end within three hours; each
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import provenance  # noqa: E402
 
-QUICK_OUT = ROOT / "build" / "quick"
+OUT, QUICK_OUT = ROOT / "build" / "reproduced", ROOT / "build" / "quick"
 
 
 class Step(NamedTuple):
@@ -152,14 +153,16 @@ def told(status: int) -> str:
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for everything (default: in place)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, help="folder for everything (default: build/reproduced)")
+    where.add_argument("--in-place", action="store_true", help="into docs/ and benchmarks/results/")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="NAME")
     parser.add_argument("--again", action="store_true", help="also what was measured already")
     parser.add_argument("--quick", action="store_true", help="the small forms")
     parser.add_argument("--folder", type=Path, default=provenance.SERIES,
                         help="series of another simulator")
     options = parser.parse_args(arguments)
-    out = options.out or (QUICK_OUT if options.quick else None)
+    out = None if options.in_place else options.out or (QUICK_OUT if options.quick else OUT)
     if out is not None:
         out = out.resolve()
         (out / "results").mkdir(parents=True, exist_ok=True)
@@ -180,6 +183,8 @@ def main(arguments=None) -> int:
         if before.get("made_from") == source and not options.again:
             summary[name] = f"up to date, {told(before['status'])}"
             continue
+        if options.again and "lines" in step.writes:
+            place("lines", step.writes["lines"], out).unlink(missing_ok=True)
         status = run(call)
         minutes = (time.perf_counter() - begin) / 60
         summary[name] = f"{told(status)}, {minutes:.1f} min"

@@ -198,9 +198,13 @@ def test_em_runs_on_one_number_a_frame():
     truth, map_ = np.array([60.0, -35.0, 80.0]), toy_map(1)
     seen = seen_at(frames=4)
     values = np.array([float(map_.predict(x).mean[0]) for x in states_of(seen, truth)])
-    settings = em.Settings(candidates=64, iterations=1, climbs=2, climbing=8)
+    settings = em.Settings(candidates=256, iterations=1, climbs=2, climbing=8)
     answer = scalar_em.estimate(seen, 4, 0, (map_, 2.0, 1.0), 2 * values + 1, 4, settings)
     assert answer.knobs_nm.shape == (3,) and np.all(answer.sd_nm > 0)
+    plain = scalar_em.estimate(seen, 4, 0, (map_, 1.0, 0.0), values, 4, settings)
+    np.testing.assert_allclose(answer.knobs_nm, plain.knobs_nm, atol=0.1)  # whatever the unit
+    turned = scalar_em.estimate(seen, 4, 0, (map_, 1.0, 0.0), -values, 4, settings)
+    assert np.abs(turned.knobs_nm - plain.knobs_nm).max() > 1.0  # the values count
 
 
 @pytest.mark.slow
@@ -270,7 +274,7 @@ def test_padding_of_the_process_does_not_move_its_hyperparameters():
 
 def test_the_package_is_optional(bowl, monkeypatch, capsys):
     monkeypatch.setattr(bayesopt_package, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"jaxcal\[evidence\]"):
+    with pytest.raises(ImportError, match=r"\.\[evidence\]"):
         next(bayesopt_package.tune(bowl, 3, 0))
     assert comparison.available(["jaxcal", "package_emittance"]) == ["jaxcal"]
     assert "bayesian-optimization" in capsys.readouterr().err
@@ -328,9 +332,25 @@ def test_a_run_that_ended_early_counts_with_its_last_answer():
          "seconds": [1.0, 2.0], "z": [1.0, 1.0]},
         {"seed": 1, "frames": [1, 2, 3], "error_nm": [9.0, 5.0, 3.0],
          "in_limits": [9.0, 5.0, 3.0], "seconds": [1.0, 2.0, 3.0], "z": [1.0, 1.0, 1.0]},
-        {"seed": 2, "failed": "no frame"}]}
+        {"seed": 2, "failed": "no frame", "frames": [1, 2, 3], "error_nm": [80.0] * 3,
+         "in_limits": [50.0] * 3, "seconds": [0.0] * 3, "z": [None] * 3}]}
     entry = comparison_summary.summarise(part)["jaxcal_loop"]
-    assert entry["failed"] == 1 and entry["frames"]["3"]["error_nm"]["mean"] == 2.0
+    assert entry["failed"] == 1 and entry["frames"]["3"]["error_nm"]["mean"] == 28.0
+
+
+def test_a_method_that_fails_leaves_the_instrument_as_it_is(monkeypatch):
+    def refuse(*_):
+        raise ValueError("nothing found")
+
+    monkeypatch.setattr(comparison, "ask", refuse)
+    options = SimpleNamespace(counts=(3, 5), gain_error=0.0, drift=0.0, quick=False, budget=9)
+    run = comparison.one("jaxcal", 7, "3", options)
+    truth = list(comparison.instrument(7, "3").truth_nm.values())
+    assert run["failed"] == "nothing found" and run["frames"] == [3, 5]
+    np.testing.assert_allclose(run["error_nm"], np.sqrt(np.mean(np.square(truth))))
+    monkeypatch.setattr(comparison, "chosen", refuse)
+    run = comparison.one("bayesopt_variance", 7, "3", options)
+    assert run["frames"] == sorted({*comparison.ASKED, 3, 5, 9})
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_command_makes_the_series_of_the_table(place):
-    pytest.importorskip("rsciio", reason="reads the page's files; pip install 'jaxcal[io]'")
+    pytest.importorskip("rsciio", reason="reads the page's files; pip install '.[io]'")
     import tifffile
 
     folder, frames = place

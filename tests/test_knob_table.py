@@ -169,7 +169,7 @@ def test_optics_that_cannot_be(folder):
 @pytest.fixture
 def velox(tmp_path):
     """Two Velox files of one setting, and three of another pixel, energy and semi-angle."""
-    pytest.importorskip("rsciio", reason="reads Velox files; pip install 'jaxcal[io]'")
+    pytest.importorskip("rsciio", reason="reads Velox files; pip install '.[io]'")
     counts = FRAMES.astype(np.uint16)
     per_metre = 1e-3 * OPTICS["pixel_mrad"] / 2.5079340e-12
     field_files.velox(tmp_path / "a.emd", [counts[:1]], per_metre, convergence="0.020")

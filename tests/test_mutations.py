@@ -94,6 +94,12 @@ def test_series_files(tmp_path):
         child.stdout.close()
         if child.wait():
             stuck.append(last)
+    for number in list(stuck):  # or only slow, on a busy machine
+        try:
+            probe(tmp_path / f"{number}.h5", 30.0)
+        except SeriesError:
+            continue
+        stuck.remove(number)
     assert set(told.values()) <= {"read", "refused"}, told
     assert min(list(told.values()).count(what) for what in ("read", "refused")) > SERIES / 20
     for number in stuck:
@@ -158,18 +164,24 @@ def parrot():
 
 
 def test_netstrings(parrot):
-    """A damaged answer is an error of the instrument, or it is the answer."""
+    """A damaged answer is an error of the instrument, or it is an answer of the same kind; nothing
+    undamaged is refused."""
     port, answers = parrot
     random, told = np.random.default_rng(2), {"read": 0, "refused": 0}
     whole = netstring(json.dumps({"jsonrpc": "2.0", "id": 1, "result": [1.5e-9]}).encode())
+    answers.append(whole)
+    with CeosCorrector("127.0.0.1", port, timeout_s=10.0) as corrector:
+        assert corrector.call("getInfo") == [1.5e-9]
     for _ in range(NETSTRINGS):
         answers.append(damaged(whole, random))
         with CeosCorrector("127.0.0.1", port, timeout_s=0.1) as corrector:
             try:
-                corrector.call("getInfo")
+                found = corrector.call("getInfo")
             except InstrumentError as error:
                 assert "\n" not in str(error)
                 told["refused"] += 1
             else:
+                # a flipped bit in a digit is no damage that a netstring could show
+                assert isinstance(found, list) and len(found) == 1 and np.isfinite(found[0])
                 told["read"] += 1
-    assert told["refused"] > NETSTRINGS / 2, told
+    assert told["refused"] > NETSTRINGS / 2 and told["read"], told

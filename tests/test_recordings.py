@@ -22,7 +22,7 @@ COUNTS = np.random.default_rng(3).integers(0, 4000, (3, HEIGHT, WIDTH))
 
 @pytest.fixture(scope="module")
 def rsciio():
-    why = "reads the formats of the field; pip install 'jaxcal[io]'"
+    why = "reads the formats of the field; pip install '.[io]'"
     return pytest.importorskip("rsciio", reason=why)
 
 

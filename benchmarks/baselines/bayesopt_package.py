@@ -2,7 +2,7 @@
 
 Its own Gaussian process, hyperparameters and acquisition; the box, the initial design and the
 transform of the quality are those of :mod:`benchmarks.baselines.bayesopt`. An optional extra:
-``pip install 'jaxcal[evidence]'``.
+``pip install '.[evidence]'``.
 """
 
 import math
@@ -17,7 +17,7 @@ from benchmarks.baselines import scalar_em
 from benchmarks.baselines.bayesopt import TUNED, ZOOMS, Options, box, design
 from benchmarks.baselines.interface import Answer
 
-MISSING = "bayesian-optimization is not installed: pip install 'jaxcal[evidence]'"
+MISSING = "bayesian-optimization is not installed: pip install '.[evidence]'"
 NOISE = 0.01  # variance of the quality over that of all frames; the default 1e-6 fits noise
 TRIALS = 256
 

@@ -72,7 +72,7 @@ class CeosCorrector:
             told = answer["error"]
             words = told.get("message", told) if isinstance(told, dict) else told
             raise InstrumentError(f"the corrector at {self._place} refused {method}: {words}")
-        return answer.get("result")
+        return answer["result"]
 
     def _answer(self) -> dict:
         """The answer to the last request; those to earlier ones are dropped."""
@@ -84,6 +84,8 @@ class CeosCorrector:
             if not isinstance(answer, dict):
                 raise ValueError(f"an answer that is no object: {str(answer)[:60]}")
             if answer.get("id") == self._number or ("error" in answer and not answer.get("id")):
+                if "error" not in answer and "result" not in answer:
+                    raise ValueError(f"neither result nor error in {str(answer)[:60]}")
                 return answer
 
     def _payload(self) -> bytes:
