@@ -70,7 +70,7 @@ def with_torch(phases, film, spread, wanted, radius: float):
     phases = torch.tensor(phases, dtype=torch.float32, requires_grad=True)
     intensity = simulate.torch_intensity(
         phases, torch.as_tensor(film[0], dtype=torch.complex64), spread, radius, basis, pupil, size)
-    mtf = torch.as_tensor(simulate.transfer((size, size)))
+    mtf = torch.tensor(simulate.transfer((size, size)))
     frame = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(size, size))
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
     power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2

@@ -168,7 +168,7 @@ def with_torch(phases, film, spread, radius: float):
     film = torch.as_tensor(film[0], dtype=torch.complex64)
     intensity = torch_intensity(
         torch.as_tensor(phases, dtype=torch.float32), film, spread, radius, basis, pupil, side)
-    mtf = torch.as_tensor(transfer((side, side)))
+    mtf = torch.tensor(transfer((side, side)))
     blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=intensity.shape).clip(min=0)
     frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn(side, side)
     frame = frame + CAMERA.readout * torch.randn(side, side)

@@ -68,7 +68,8 @@ def convert(report, source, target, *, flip_imaginary=False, angles="azimuth", f
 
     Returns:
         The report in the target's names and units: a str (text lines in nm, um or mm, for Nion in
-        m; JSON in the target's own unit) or a dict.  Only what was named is written.
+        m; JSON in the target's own unit) or a dict.  Only what was named is written, an unnamed
+        half as zero where the target writes both halves of a coefficient together.
 
     Raises:
         ValueError: a notation, a name, a unit or a line is not understood; the message names the

@@ -81,6 +81,7 @@ def calibration(names=KNOBS, count=6, rejected=((2, "saturated: 40 % of the disc
         series=run,
         verification_frame=frames(1, seed=9)[0],
         applied_knobs_nm=final.tuned_knobs_nm + 0.2,
+        seconds=9.5,
         limits_nm=np.linspace(1.57, 60.0, len(names))
         if len(names) > 3
         else np.full(len(names), 1.57),

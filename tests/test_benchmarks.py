@@ -91,6 +91,7 @@ def test_e_step_agrees_with_numpy_and_follows_the_contract():
     json.dumps(entry)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # GPyTorch's own
 def test_gaussian_process_agrees_with_every_library_that_has_its_kernel():
     [entry] = gaussian_process.run(1, (4,), 64)
     assert set(entry["seconds"]) >= {"jaxcal", "tinygp", "numpy_batch", "numpy_loop"}
@@ -110,6 +111,7 @@ def test_gaussian_process_agrees_with_every_library_that_has_its_kernel():
     np.testing.assert_allclose(fitted, plain, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # GPyTorch's own
 @pytest.mark.parametrize("name", ["torch", "gpytorch"])
 def test_gaussian_process_of_other_libraries_is_the_same(name):
     pytest.importorskip(name, reason=ALTERNATIVE)

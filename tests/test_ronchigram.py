@@ -405,3 +405,21 @@ def test_lines_are_centred_on_the_middle_pixel():
     x, y = rg.lines(8, 2.0)
     assert_array_equal(x[0], [-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5])
     assert_array_equal(x[0], y[:, 0])
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.3, 4.4, 9.0])
+def test_enough_focal_nodes_damp_every_fringe_as_a_gaussian_does(spread):
+    """And one choice fewer does not: a fringe between the middle and the edge comes back."""
+    part = np.linspace(0.0, 1.0, 401)[:, None]  # of the edge's phase, between two angles
+
+    def off(count):
+        nodes = rg.quadrature(spread, 0.0, count, 1)
+        shift, weight = np.asarray(nodes.shifts, float)[:, 0], np.asarray(nodes.weights, float)
+        return np.abs(np.cos(part * shift) @ weight - np.exp(-0.5 * (part[:, 0] * spread) ** 2)
+                      ).max()
+
+    count = rg.enough_nodes(spread)
+    assert off(count) < rg.UNDAMPED + 1e-3
+    fewer = [n for n in rg.ENOUGH if n < count]
+    assert all(off(n) > rg.UNDAMPED for n in fewer)
+    assert rg.enough_nodes(100.0) == rg.ENOUGH[-1]

@@ -190,6 +190,18 @@ def test_the_quiet_ground_does_not_make_the_disc_s_noise_hot():
     assert_array_equal(np.asarray(spectra.without_hot_pixels(frame))[inside], frame[inside])
 
 
+def test_single_counts_are_not_taken_for_hot_pixels():
+    """Of few electrons a pixel most are at their neighbours' median, which measures no noise."""
+    random = np.random.default_rng(4)
+    for dose in (0.1, 0.25, 0.6):
+        frame = random.poisson(dose, (128, 128)).astype(np.float32)
+        frame[40, 60] = 400.0
+        found = np.asarray(spectra.without_hot_pixels(frame))
+        assert found[40, 60] < 5 and (found != frame).mean() < 0.002
+    quiet = np.rint(12 + 0.3 * random.standard_normal((128, 128))).astype(np.float32)
+    assert (np.asarray(spectra.without_hot_pixels(quiet)) != quiet).mean() < 0.002
+
+
 def test_median_of_nine():
     images = np.random.default_rng(2).integers(0, 5, (9, 20, 20))
     assert_array_equal(spectra._median_of_nine(list(jnp.asarray(images))), np.median(images, 0))

@@ -71,6 +71,13 @@ def test_offset_scale_and_dtype_of_the_counts():
     for a, b, layout in zip(one, many, tiles.LAYOUTS, strict=True):
         assert a.dtype == np.float32 and a.shape == (len(layout.centres), len(layout.bins))
         assert_allclose(a, b, rtol=1e-3, atol=1e-9)
+        off = DISC._replace(column=DISC.column + 0.3)  # as exact for counts as for real numbers
+        assert_allclose(np.asarray(tiles.power_spectra(counts, off, layout)),
+                        np.asarray(tiles.power_spectra(counts.astype(np.float32), off, layout)),
+                        rtol=1e-4, atol=1e-9)
+    dark = tiles.tile_spectra(counts + np.uint16(300), DISC, 300.0)
+    for a, b in zip(one, dark, strict=True):
+        assert_allclose(a, b, rtol=1e-3, atol=1e-9)
 
 
 def test_turning_the_frame_by_half_exchanges_opposite_tiles():
