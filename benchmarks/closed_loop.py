@@ -161,9 +161,14 @@ def settings(options) -> dict:
             "model": provenance.digest(options.model or provenance.MODEL)}
 
 
-def kept(path: Path, wanted: dict) -> dict[int, dict]:
-    """Runs by seed that an earlier call made with the same settings; a torn line is left out."""
+def kept(path: Path, wanted: dict, result: Path | None = None) -> dict[int, dict]:
+    """Runs by seed that an earlier call made with the same settings, from its lines (a torn one is
+    left out) and from its result, where that is kept and the lines are not."""
     runs = {}
+    if result is not None and result.is_file():
+        earlier = json.loads(result.read_text())
+        if earlier["settings"] == wanted:
+            runs = {run["seed"]: run for run in earlier["runs"]}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
@@ -204,7 +209,9 @@ def main(arguments=None) -> int:
     except ValueError as error:
         parser.error(str(error))
     wanted = settings(options)
-    done = kept(options.lines, wanted)
+    name = "closed_loop" if options.refine else "closed_loop_latents"
+    place = options.json or provenance.RESULTS / f"{name}.json"
+    done = kept(options.lines, wanted, place)
     for seed in range(options.first, options.runs):
         done.update(kept(options.lines, wanted))
         if seed in done:
@@ -218,11 +225,10 @@ def main(arguments=None) -> int:
     runs = [done[seed] for seed in range(options.runs) if seed in done]
     if len(runs) < options.runs:
         return 1  # another process has the first seeds; the same command without --first ends it
-    name = "closed_loop" if options.refine else "closed_loop_latents"
     result = {"benchmark": name, "settings": wanted, "seeds": list(range(options.runs)),
               "provenance": provenance.provenance(options.model), "summary": summarise(runs),
               "runs": runs}
-    provenance.write(options.json or provenance.RESULTS / f"{name}.json", result)
+    provenance.write(place, result)
     provenance.put(name, markdown(result), options.document)
     print(markdown(result))
     summary = result["summary"]

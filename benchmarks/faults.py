@@ -176,7 +176,7 @@ def main(arguments=None) -> int:
         parser.error("--runs should be larger than --first")
     wanted = {"frames": FRAMES, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
-    done, model = closed_loop.kept(options.lines, wanted), models.load()
+    done, model = closed_loop.kept(options.lines, wanted, options.json), models.load()
     seeds = range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
     for seed in seeds:
         if seed not in done:

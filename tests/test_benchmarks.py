@@ -283,6 +283,9 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
         lines.write('{"settings": {"fra')  # what a kill cuts off
     assert closed_loop.main(options) == 1  # one of three is within 5 nm
     assert called == [0, 1, 2, 2]
+    (tmp_path / "runs.jsonl").unlink()  # the result alone serves too, and only with these settings
+    assert closed_loop.main(options) == 1 and called == [0, 1, 2, 2]
+    assert closed_loop.kept(tmp_path / "none", {"frames": 3}, tmp_path / "result.json") == {}
     result = json.loads((tmp_path / "result.json").read_text())
     summary = result["summary"]
     assert (summary["within_each"], summary["failed"], summary["runs"]) == (1, 1, 3)
