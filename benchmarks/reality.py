@@ -1,6 +1,7 @@
 """Score ``jaxcal estimate`` on series that another simulator made.
 
     python -m benchmarks.reality [--folder ../shared/reality] [--published] [--frames 4,6,8,12,16]
+    python -m benchmarks.reality --folder FOLDER --name multislice  # scripts/multislice_series.py
 
 The folder holds series (HDF5) and ``truth.json``. Each series is given to a fresh ``jaxcal
 estimate``; the wall time is that of the whole process, compilation included. ``--published`` adds
@@ -9,8 +10,8 @@ each series; these two run in this process, from the Python API, and share compi
 
 x0 is judged where the knobs act as told; where gains are off and the state drifts (tier D), the
 setting that tunes the instrument at the time of the last frame is. The series test: nothing is
-trained or chosen with them. Writes ``benchmarks/results/reality.json`` and the tables in
-``docs/results.md``.
+trained or chosen with them. Writes ``benchmarks/results/NAME.json`` and the tables NAME_command,
+NAME_published and NAME_frames in ``docs/results.md``.
 """
 
 import argparse
@@ -31,7 +32,6 @@ from jaxcal import estimation, observation, results
 from jaxcal import model as models
 
 FOLDER = provenance.SERIES
-RESULT = provenance.RESULTS / "reality.json"
 FIRST = ("C10", "C12a", "C12b")
 GROUPS = {"A and B": "AB", "A": "A", "B": "B", "C": "C", "D": "D"}
 
@@ -202,7 +202,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--no-command", action="store_true", help="leave the command out")
     parser.add_argument("--model", help="weights (default: the shipped model)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--name", default="reality", help="of the tables and of the result")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
     options = parser.parse_args(arguments)
     try:
@@ -212,7 +213,8 @@ def main(arguments=None) -> int:
     except ValueError as error:
         parser.error(str(error))
     made = provenance.provenance(options.model)
-    result = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    place = options.json or provenance.RESULTS / f"{options.name}.json"
+    result = json.loads(place.read_text()) if place.is_file() else {}
     tables = {}
     if not options.no_command:
         weights = Path(options.model).resolve() if options.model else None
@@ -222,16 +224,16 @@ def main(arguments=None) -> int:
             folder, truth, [None], model, published=True, seed=options.seed), made)
     for name in ("command", "published"):
         if name in result:
-            tables[f"reality_{name}"] = "\n\n".join((
+            tables[f"{options.name}_{name}"] = "\n\n".join((
                 tier_table(result[name]["summary"]), series_table(result[name]["series"]),
                 provenance.source(result[name])))
     if counts:
         rows = from_api(folder, truth, counts, model, seed=options.seed)
         result["by_frames"] = {"provenance": made, "series": rows}
     if "by_frames" in result:
-        tables["reality_frames"] = (frames_table(result["by_frames"]["series"]) + "\n\n"
+        tables[f"{options.name}_frames"] = (frames_table(result["by_frames"]["series"]) + "\n\n"
                                     + provenance.source(result["by_frames"]))
-    provenance.write(options.json, result)
+    provenance.write(place, result)
     for name, text in tables.items():
         provenance.put(name, text, options.document)
         print(f"{name}\n\n{text}\n")

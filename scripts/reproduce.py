@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import provenance  # noqa: E402
 
+MADE = ROOT / "build" / "multislice"  # series made by scripts/multislice_series.py
 OUT, QUICK_OUT = ROOT / "build" / "reproduced", ROOT / "build" / "quick"
 
 
@@ -72,18 +73,23 @@ STEPS = {
     "nuts": _benchmark("nuts", minutes=3),
     "reality": _benchmark("reality", "--frames", "4,8,12", "--published", minutes=12,
                           series="--folder", alone=False),
+    "multislice_series": Step(("scripts/multislice_series.py",), (str(MADE), "--series", "4"), 3,
+                              {}),
+    "multislice": Step(("-m", "benchmarks.reality"),
+                       ("--folder", str(MADE), "--name", "multislice"), 3,
+                       {"json": "multislice", "document": "results.md"}),
     "coverage": _coverage(8, 100, 5),
     "coverage_drift": _coverage(8, 40, 2, "--drift", "0.5"),
     "coverage_5": _coverage(5, 40, 2),
     "coverage_10": _coverage(10, 40, 3),
-    "coverage_20": _coverage(20, 30, 4.5),
+    "coverage_20": _coverage(20, 15, 2.5),
     "closed_loop": _benchmark("closed_loop", "--runs", "12", minutes=15, lines=True),
     "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "16", minutes=8,
                                       lines=True, json_name="closed_loop_latents"),
     "faults": _benchmark("faults", "--runs", "6", minutes=10, lines=True),
     "verification": _benchmark("verification", minutes=2, lines=True),
-    "steps": _benchmark("steps", "--runs", "4", minutes=7, lines=True),
-    "bound": _benchmark("bound", "--cases", "10", minutes=8),
+    "steps": _benchmark("steps", "--runs", "3", minutes=5, lines=True),
+    "bound": _benchmark("bound", "--cases", "6", minutes=5),
     "broken_symmetry": _benchmark("broken_symmetry", minutes=14, lines=True),
     "comparison": _benchmark("comparison", "--instruments", "3", minutes=58, lines=True,
                              quick=("--quick",), series="--folder", figure="comparison.svg"),
