@@ -192,13 +192,27 @@ _COMMANDS = {
 }
 
 
+def _notations_in_lower_case(arguments):
+    """Arguments in which CEOS is ceos after --from and --to."""
+    made = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if made and made[-1] in ("--from", "--to"):
+            argument = argument.lower()
+        elif flag in ("--from", "--to"):
+            argument = flag + equals + value.lower()
+        made.append(argument)
+    return made
+
+
 def main(arguments=None):
     """Run the command with a list of arguments (default: those of the program).
 
     Returns:
         The exit status, 0, 1 or 2.
     """
-    if (sys.argv[1:] if arguments is None else list(arguments)) == ["--version"]:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
         import jaxcal
 
         print(f"jaxcal {jaxcal.__version__}")
@@ -207,7 +221,7 @@ def main(arguments=None):
         Calibrate | Estimate | Simulate | Series | Watch | Train | Convert,
         prog="jaxcal",
         description="Calibrate the aberrations of an electron microscope from Ronchigrams.",
-        args=arguments,
+        args=_notations_in_lower_case(arguments),
     )
     return commands.run(_COMMANDS[type(chosen)], chosen)
 

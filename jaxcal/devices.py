@@ -6,9 +6,9 @@ batches are dealt out to all devices, also to those of other hosts once
 Instruments need no communication: `share` and `each` deal them out whole.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import cpu_count
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,8 @@ def each(function: Callable, items: Iterable) -> Iterator:
 
 
 def side_by_side(function: Callable, items: Iterable) -> list:
-    """``function(item)`` of every item in threads, as many as cores, on the device of the caller.
+    """``function(item)`` of every item in threads, as many as there are cores, on the device of the
+    caller.
 
     Compiled functions let go of Python. A thread does not know of itself which device was chosen,
     nor of the mesh: what is spread over that has to be called in turn.
@@ -86,14 +87,8 @@ def side_by_side(function: Callable, items: Iterable) -> list:
         with jax.default_device(device):
             return function(item)
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return list(pool.map(on, items))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")  # not on every system
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def aside(function: Callable) -> Callable:

@@ -354,7 +354,7 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
     candidates = begin(begin_key, parameters, experiment, map_, settings.candidates)
     stage = 0
     while float(candidates.temperature) < 1.0:
-        report(f"tempering, likelihood^{float(candidates.temperature):.2g}", None)
+        report(f"narrowing down the candidates, step {stage + 1}", None)
         candidates, info = temper(jax.random.fold_in(temper_key, stage), candidates, parameters,
                                   experiment, map_, settings)
         stage += 1
@@ -364,7 +364,7 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
                           "outside anything the map can describe")
     evidences = [float(candidates.log_evidence)]
     for iteration in range(1, settings.iterations + 1):
-        report(f"EM iteration {iteration}", iteration / settings.iterations)
+        report(f"fitting the map, step {iteration}", iteration / settings.iterations)
         new, rise = maximise(candidates, parameters, experiment, map_, settings)
         evidences.append(evidences[-1] + float(rise))
         change = max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(

@@ -163,33 +163,33 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
-        report(f"refine, {len(starts)} starts", 0.0)
+        report(f"fitting the spectra, {len(starts)} starts", 0.0)
         rough = glimpse(problem)
         starts = [point.z for point in _front(climbed(rough, starts, GLANCE), rough, SLOW)]
-    report("refine", 0.4)
+    report("fitting the spectra", 0.4)
     points = _front(climbed(problem, starts, steps), problem)
     if one_setting(problem.measured.knobs, problem.knob_names, problem.optics):
         images = [mirrored(point.z, problem) for point in points]
         points = _front([*points, *climbed(problem, images, steps)], problem)
     problem = tempered(problem, points[0])
     points = _front(climbed(problem, [point.z for point in points], steps), problem)
-    report("frames that do not fit", 0.6)
+    report("looking for frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
     wider = with_drift(problem)
     asked = len(problem.weights) >= ACTUATED
     if asked and drift_probability(points[0], problem) > LIKELY:
-        report("refine with a drift", 0.7)
+        report("fitting a drift", 0.7)
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
     wider = with_actuator(problem)
     if rise(wider, points[0], problem) > 0.5 * DOUBT:  # the second order falls short of a long way
-        report("refine with the actuator matrix", 0.8)
+        report("fitting how the knobs act", 0.8)
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
         if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
             problem, points = set_aside(wider, freed, steps)
     wider = with_misses(problem)
     if rise(wider, points[0], problem) > MISSES:
-        report("refine with what the knobs miss", 0.9)
+        report("fitting what the knobs miss", 0.9)
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]

@@ -412,7 +412,7 @@ def test_convert_reads_files_and_pipes(tmp_path, capsys, monkeypatch):
     assert converted["C10"] == pytest.approx(-3.0)
     assert np.hypot(converted["C21a"], converted["C21b"]) == pytest.approx(30.0)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=lambda: "O2 5 nm"))
-    assert run("convert", "--from", "jeol", "--to", "nion") == 0
+    assert run("convert", "--from", "JEOL", "--to=Nion") == 0
     assert "C10" in capsys.readouterr().out
     (tmp_path / "bad.txt").write_text("C1 -3 parsec\n")
     assert run("convert", tmp_path / "bad.txt", "--from", "ceos") == 2

@@ -423,8 +423,8 @@ def test_progress_tells_what_is_done():
     told = []
     em.run(jax.random.key(0), linear(0)[1], LINEAR.map, SETTINGS,
            progress=lambda message, fraction: told.append((message, fraction)))
-    assert told[0] == ("tempering, likelihood^0", None)
-    assert told[-1][0].startswith("EM iteration") and 0 < told[-1][1] <= 1
+    assert told[0] == ("narrowing down the candidates, step 1", None)
+    assert told[-1][0].startswith("fitting the map, step") and 0 < told[-1][1] <= 1
 
 
 def test_states_follow_scale_and_gain():
