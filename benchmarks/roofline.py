@@ -6,8 +6,6 @@ of a loop once and what library calls do (FFT, LAPACK) not at all on some platfo
 estimate is missing there is no fraction.
 """
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 
@@ -17,15 +15,15 @@ SIZE = 2048  # side of the matrices
 COPIED = 2**26  # floats, far more than a cache holds
 
 
-@cache
 def rates() -> tuple[float, float]:
-    """FLOP/s of a float32 matrix product and bytes/s of a copy (read and write both counted)."""
+    """FLOP/s of a float32 matrix product and bytes/s of a copy (read and write both counted), by
+    the lower quartile of ten: measured anew each time, a shared machine is not always as fast."""
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    flops = 2 * SIZE**3 / timing.measure(product, matrix, repetitions=10).median
+    flops = 2 * SIZE**3 / timing.measure(product, matrix, repetitions=10).lower
     line = jnp.zeros(COPIED, jnp.float32)
     copied = timing.measure(jax.jit(lambda a: a + 1), line, repetitions=10)
-    return flops, 2 * line.nbytes / copied.median
+    return flops, 2 * line.nbytes / copied.lower
 
 
 def fraction(function, arguments, seconds: float) -> float | None:
