@@ -34,8 +34,8 @@ GLANCE = 12  # steps on the lower frequencies after which the starts are compare
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 LIKELY = 0.5  # probability of a drift from which on it is among the unknowns of the climb
-MISSES = 3.0  # log evidence that it takes to believe that knobs do not come to rest where sent
-DOUBT = 26.0  # log evidence that it takes to believe that the knobs do not act as told
+BELIEVED = 3.0  # log evidence that it takes to believe that knobs turn otherwise than told, or do
+# not come to rest where they are sent
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
@@ -181,14 +181,16 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
         report("fitting a drift", 0.7)
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
+    # of knobs that miss and knobs that turn otherwise than told the likelier is believed
     wider = with_actuator(problem)
-    if rise(wider, points[0], problem) > 0.5 * DOUBT:  # the second order falls short of a long way
+    needed = max(BELIEVED, rise(with_misses(problem), points[0], problem))
+    if rise(wider, points[0], problem) > 0.5 * needed:  # the second order falls short of a long way
         report("fitting how the knobs act", 0.8)
         freed = _front([climb(wider, point, steps)[0] for point in points], wider)
-        if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + DOUBT:
+        if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + needed:
             problem, points = set_aside(wider, freed, steps)
     wider = with_misses(problem)
-    if rise(wider, points[0], problem) > MISSES:
+    if rise(wider, points[0], problem) > BELIEVED:
         report("fitting what the knobs miss", 0.9)
         problem, points = set_aside(
             wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
