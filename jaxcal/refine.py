@@ -152,6 +152,31 @@ def set_aside(problem: Problem, points, steps: int):
     return problem, points
 
 
+def wanted(problem: Problem, points, steps: int, report):
+    """The problem with what the frames ask for besides, a drift, the actuator matrix, or what the
+    knobs miss their settings by, and where the climbs of the points end in it."""
+    def freed(wider):
+        return _front([climb(wider, point, steps)[0] for point in points], wider)
+
+    wider = with_drift(problem)
+    if len(problem.weights) >= ACTUATED and drift_probability(points[0], problem) > LIKELY:
+        report("fitting a drift", 0.7)
+        problem, points = set_aside(wider, freed(wider), steps)
+    # of knobs that miss and knobs that turn otherwise than told the likelier is believed
+    wider = with_actuator(problem)
+    needed = max(BELIEVED, rise(with_misses(problem), points[0], problem))
+    if rise(wider, points[0], problem) > 0.5 * needed:  # the second order falls short of a long way
+        report("fitting how the knobs act", 0.8)
+        ends = freed(wider)
+        if log_evidence(ends[0], wider) > log_evidence(points[0], problem) + needed:
+            problem, points = set_aside(wider, ends, steps)
+    wider = with_misses(problem)
+    if rise(wider, points[0], problem) > BELIEVED:
+        report("fitting what the knobs miss", 0.9)
+        problem, points = set_aside(wider, freed(wider), steps)
+    return problem, points
+
+
 def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
@@ -175,27 +200,10 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     points = _front(climbed(problem, [point.z for point in points], steps), problem)
     report("looking for frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
-    wider = with_drift(problem)
-    asked = len(problem.weights) >= ACTUATED
-    if asked and drift_probability(points[0], problem) > LIKELY:
-        report("fitting a drift", 0.7)
-        problem, points = set_aside(
-            wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
-    # of knobs that miss and knobs that turn otherwise than told the likelier is believed
-    wider = with_actuator(problem)
-    needed = max(BELIEVED, rise(with_misses(problem), points[0], problem))
-    if rise(wider, points[0], problem) > 0.5 * needed:  # the second order falls short of a long way
-        report("fitting how the knobs act", 0.8)
-        freed = _front([climb(wider, point, steps)[0] for point in points], wider)
-        if log_evidence(freed[0], wider) > log_evidence(points[0], problem) + needed:
-            problem, points = set_aside(wider, freed, steps)
-    wider = with_misses(problem)
-    if rise(wider, points[0], problem) > BELIEVED:
-        report("fitting what the knobs miss", 0.9)
-        problem, points = set_aside(
-            wider, _front([climb(wider, point, steps)[0] for point in points], wider), steps)
+    problem, points = wanted(problem, points, steps, report)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    asked = asked and not np.any(problem.active[slices(problem)["gain"]])
+    asked = (len(problem.weights) >= ACTUATED
+             and not np.any(problem.active[slices(problem)["gain"]]))
     found = [solution(point, problem, settled,
                       drift_probability(point, problem) if asked else None)
              for point, settled in ends]

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import standins
 
-from jaxcal import Microscope, Optics, ReplayMicroscope, SimulatedMicroscope, specimen
+from jaxcal import (
+    Microscope,
+    Optics,
+    ReplayMicroscope,
+    SimulatedMicroscope,
+    ronchigram,
+    specimen,
+)
 from jaxcal.aberrations import NAMES
 from jaxcal.microscopes import camera
 from jaxcal.microscopes.simulated import RESIDUALS_NM, draw_state, random_steps
@@ -204,9 +211,16 @@ def test_states_too_steep_for_any_grid_are_refused():
 
 
 def test_finer_grids_are_taken_where_they_are_needed(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(camera, "_expose", lambda *arguments: chosen.append(arguments[-1].size))
+    chosen, nodes = [], []
+
+    def expose(*arguments):
+        chosen.append(arguments[-2].size)
+        nodes.append(arguments[-1])
+
+    monkeypatch.setattr(camera, "_expose", expose)
     drawn = camera.draw_camera(0, standins.optics(256))
     for defocus in (10.0, 500.0, 800.0):
         camera.acquire(jax.random.key(0), drawn, np.eye(25)[0] * defocus)
     assert chosen == sorted(chosen) and len(set(chosen)) == 3
+    spread = float(drawn.instrument.focal_spread)
+    assert set(nodes) == {ronchigram.enough_nodes(spread)}

@@ -251,7 +251,8 @@ def missing(name):
 def test_without_rosettasciio_the_remedy_is_one_command(tmp_path, monkeypatch, name):
     monkeypatch.setattr(recordings, "import_module", missing(name))
     (tmp_path / "a.emd").write_bytes(b"")
-    with pytest.raises(SeriesError, match=r"needed to read it .*; pip install 'jaxcal\[io\]'$"):
+    remedy = r"needed to read it .*; pip install '\.\[io\]' in jaxcal's folder$"
+    with pytest.raises(SeriesError, match=remedy):
         recordings.read(tmp_path / "a.emd")
 
 
