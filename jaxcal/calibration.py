@@ -112,6 +112,11 @@ class _Course:
         self.settings_nm.append(self.microscope.knobs_nm.copy())
 
     @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.began
+
+    @property
     def fault(self) -> str | None:
         """Why the last frame cannot be used."""
         return self.observations[-1].fault
@@ -257,12 +262,12 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
              else "frame budget spent before the tolerance was reached,")
     message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
     final = replace(checked if fault is None else answer, converged=tuned, message=message,
-                    seconds=time.perf_counter() - course.began)
+                    seconds=course.seconds)
     if not final.converged:
         message = "; ".join([message, *_advice(course, plan, final, disagrees)])
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
                        tuple(course.history), series, course.frames[-1], applied, plan.limits,
-                       plan.truth_nm, time.perf_counter() - course.began)
+                       plan.truth_nm, course.seconds)
 
 
 def _elsewhere(course: _Course, plan: _Plan, answer: Estimate) -> bool:
@@ -282,10 +287,10 @@ def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
         series = course.series()
     except ValueError:  # no frames, or none that can be used
         series = None
-    return Calibration(course.microscope.knob_names, REFUSED, reason, last and replace(
-        last, converged=False, message=f"refused: {reason}",
-        seconds=time.perf_counter() - course.began), tuple(course.history), series, None,
-        standing, plan.limits, plan.truth_nm, time.perf_counter() - course.began)
+    final = last and replace(last, converged=False, message=f"refused: {reason}",
+                             seconds=course.seconds)
+    return Calibration(course.microscope.knob_names, REFUSED, reason, final, tuple(course.history),
+                       series, None, standing, plan.limits, plan.truth_nm, course.seconds)
 
 
 def _bring_back(course: _Course):

@@ -34,8 +34,7 @@ GLANCE = 12  # steps on the lower frequencies after which the starts are compare
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 LIKELY = 0.5  # probability of a drift from which on it is among the unknowns of the climb
-BELIEVED = 3.0  # log evidence that it takes to believe that knobs turn otherwise than told, or do
-# not come to rest where they are sent
+BELIEVED = 3.0  # log evidence that it takes to believe that the knobs miss or turn otherwise
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
@@ -107,6 +106,11 @@ def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
     return starts
 
 
+def enough(problem: Problem) -> bool:
+    """Whether there are frames enough to ask for a drift, the actuator matrix, or misses."""
+    return len(problem.weights) >= ACTUATED
+
+
 def rise(wider: Problem, point: Point, problem: Problem) -> float:
     """By how much the log evidence would rise, to second order, from the top of a problem to that
     of a wider one; -inf where it is no wider, or of too few frames.
@@ -114,7 +118,7 @@ def rise(wider: Problem, point: Point, problem: Problem) -> float:
     Both allow for the theory's own error in each frame: what looks like knobs that miss, by so
     much, asks for nothing.
     """
-    if not np.any(wider.active & ~problem.active) or len(problem.weights) < ACTUATED:
+    if not np.any(wider.active & ~problem.active) or not enough(problem):
         return -np.inf
     return evidence_nearby(wider, point) - evidence_nearby(problem, point)
 
@@ -159,7 +163,7 @@ def wanted(problem: Problem, points, steps: int, report):
         return _front([climb(wider, point, steps)[0] for point in points], wider)
 
     wider = with_drift(problem)
-    if len(problem.weights) >= ACTUATED and drift_probability(points[0], problem) > LIKELY:
+    if enough(problem) and drift_probability(points[0], problem) > LIKELY:
         report("fitting a drift", 0.7)
         problem, points = set_aside(wider, freed(wider), steps)
     # of knobs that miss and knobs that turn otherwise than told the likelier is believed
@@ -202,8 +206,7 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     problem, points = set_aside(problem, points, steps)
     problem, points = wanted(problem, points, steps, report)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    asked = (len(problem.weights) >= ACTUATED
-             and not np.any(problem.active[slices(problem)["gain"]]))
+    asked = enough(problem) and not np.any(problem.active[slices(problem)["gain"]])
     found = [solution(point, problem, settled,
                       drift_probability(point, problem) if asked else None)
              for point, settled in ends]
