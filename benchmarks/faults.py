@@ -77,7 +77,8 @@ def draw(seed: int):
             off = float(random.choice([-1, 1]) * random.uniform(0.05, 0.2))
             optics = given.get("optics", nominal)
             given["optics"] = {
-                "wrong energy": lambda o, off: replace(o, energy_keV=o.energy_keV * (1 + 3 * off)),
+                "wrong energy": lambda o, off: replace(
+                    o, energy_keV=min(o.energy_keV * (1 + 3 * off), 300.0)),
                 "wrong semi-angle": lambda o, off: replace(
                     o, semi_angle_mrad=o.semi_angle_mrad * (1 + off)),
                 "wrong pixel": lambda o, off: replace(o, pixel_mrad=o.pixel_mrad * (1 + off)),
