@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "gradient", "e_step", "gaussian_process", "train")
+BENCHMARKS = ("simulate", "gradient", "e_step", "gaussian_process", "stream", "train")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -15,12 +15,15 @@ def main(arguments=None) -> int:
     parser.add_argument("--json", help="write the entries here")
     parser.add_argument("--document", help="put the table into this document, docs/results.md")
     parser.add_argument("--device", choices=PLATFORMS, help="where JAX runs (default: its choice)")
+    parser.add_argument("--float64", action="store_true", help="in place of float32")
     parser.add_argument("--repetitions", type=int, default=20)
     options = parser.parse_args(arguments)
     if options.repetitions < 1:
         parser.error("--repetitions should be at least 1; medians want 20")
     if options.device:
         os.environ["JAX_PLATFORMS"] = PLATFORMS[options.device]  # before the first import of JAX
+    if options.float64:
+        os.environ["JAX_ENABLE_X64"] = "1"
 
     import jax
 

@@ -6,14 +6,14 @@ log likelihood of every latent; no map network, no nuisances, which `e_step` has
 scores them; ``tinygp`` its process and `log_probability`, vmapped over all candidates at once;
 ``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or a block in a call
 of LAPACK, which takes such small matrices one after the other on one core; ``torch`` and
-``gpytorch`` blocks in float32 on all cores. All blocks are of as many candidates. ``scikit-learn``
+``gpytorch`` blocks in jaxcal's precision, on all cores or on the accelerator that JAX runs on.
+All blocks are of as many candidates. ``scikit-learn``
 has no kernel with a symmetry and evaluates the plain one, a candidate at a time. The others get
 fewer candidates than jaxcal and tinygp; the rates are per candidate. The deviation is the largest
 difference of a log likelihood from the NumPy one, over their spread.
 """
 
 import importlib.util
-import os
 from functools import partial
 
 import jax
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tinygp
 
-from benchmarks import e_step, roofline, timing
+from benchmarks import e_step, pytorch, roofline, timing
 from jaxcal import em, latent_map
 from jaxcal import model as models
 
@@ -36,18 +36,17 @@ def problem(frames: int, candidates: int):
     data, positions = e_step.problem(frames, candidates)
     parameters = em.Parameters(latent_map.FLAT_PRIOR.mean, jnp.zeros_like(data.actuator_sd))
     states = jax.vmap(lambda p: em.states(p, parameters, data))(positions)
-    latents = np.random.default_rng(1).standard_normal((frames, LATENTS)).astype(np.float32)
+    latents = np.random.default_rng(1).standard_normal((frames, LATENTS)).astype(timing.real())
     return states, jnp.asarray(latents)
 
 
 def jaxcal_form(signs, scale):
     """Candidates' states (N, T, P), latents (T, D), log parameters -> log likelihoods (N,)."""
-    predict = latent_map.flat_prediction(
-        jnp.zeros(LATENTS, jnp.float32), jnp.eye(LATENTS, dtype=jnp.float32), 0)
+    predict = latent_map.flat_prediction(jnp.zeros(LATENTS), jnp.eye(LATENTS), 0)
 
     @jax.jit
     def score(states, latents, hyper):
-        noise = jnp.ones(len(latents), jnp.float32)
+        noise = jnp.ones(len(latents))
         return jax.lax.map(
             lambda x: latent_map.log_likelihood(hyper, predict, x, latents, signs, scale, noise),
             states, batch_size=BLOCK)
@@ -85,45 +84,43 @@ def numpy_form(where, latents, hyper, signs):
 
 def torch_form(hyper, signs):
     """The same in PyTorch."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
+    torch, device = pytorch.ready()
     amplitude, length, noise = (float(np.exp(h)) for h in hyper)
-    signs = torch.tensor(np.asarray(signs, np.float32))
+    signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
 
     def score(where, latents):
         images = where[:, None, :, None] * signs
         distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
         kernel = amplitude**2 * torch.exp(-0.5 * distance / length**2).mean(-1)
-        kernel = kernel + noise**2 * torch.eye(len(latents))
+        kernel = kernel + noise**2 * torch.eye(len(latents), device=device)
         factor = torch.linalg.cholesky(kernel)
         white = torch.linalg.solve_triangular(factor, latents[None], upper=False)
         log_det = torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum(-1)
         return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
             log_det + 0.5 * len(latents) * np.log(2 * np.pi))
 
-    return lambda where, latents: score(torch.tensor(where), torch.tensor(latents)).numpy()
+    return lambda *given: score(
+        *(torch.tensor(part, device=device) for part in given)).cpu().numpy()
 
 
 def gpytorch_form(hyper, signs):
     """The same by GPyTorch's kernel and multivariate normal."""
     import gpytorch
-    import torch
 
-    torch.set_num_threads(os.cpu_count())
+    torch, device = pytorch.ready()
     amplitude, length, noise = (float(np.exp(h)) for h in hyper)
-    kernel = gpytorch.kernels.RBFKernel()
+    kernel = gpytorch.kernels.RBFKernel().to(device)
     kernel.lengthscale = length
-    signs = torch.tensor(np.asarray(signs, np.float32))
+    signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
 
     def score(where, latents):
-        where, latents = torch.tensor(where), torch.tensor(latents)
+        where, latents = (torch.tensor(part, device=device) for part in (where, latents))
         with torch.no_grad():
             dense = sum(kernel(where, sign * where).to_dense() for sign in signs) / len(signs)
-            dense = amplitude**2 * dense + noise**2 * torch.eye(len(latents))
-            zero = torch.zeros(len(where), 1, len(latents))
+            dense = amplitude**2 * dense + noise**2 * torch.eye(len(latents), device=device)
+            zero = torch.zeros(len(where), 1, len(latents), device=device)
             normal = gpytorch.distributions.MultivariateNormal(zero, dense[:, None])
-            return normal.log_prob(latents.T[None]).sum(-1).numpy()
+            return normal.log_prob(latents.T[None]).sum(-1).cpu().numpy()
 
     return score
 
@@ -146,8 +143,8 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
         candidates: int = 65_536) -> list[dict]:
     """One entry a number of frames."""
     map_ = models.load().flat_map
-    signs, scale = np.asarray(map_.signs, np.float32), np.asarray(map_.scale, np.float32)
-    hyper = jax.tree.map(jnp.float32, latent_map.FLAT_PRIOR.mean)
+    signs, scale = (np.asarray(part, timing.real()) for part in (map_.signs, map_.scale))
+    hyper = jax.tree.map(timing.real().type, latent_map.FLAT_PRIOR.mean)
     entries = []
     for count in frames:
         states, latents = problem(count, candidates)
@@ -169,9 +166,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
         for name, (points, form) in forms.items():
             part = points[: FEWER[name]]
             took = timing.measure(form, part, data, repetitions=repetitions)
-            scaled = len(where) / len(part)
-            timings[name] = took._replace(median=took.median * scaled, lower=took.lower * scaled,
-                                          upper=took.upper * scaled)
+            timings[name] = took.scaled(len(where) / len(part))
         theirs = timings["numpy_batch"].value
         ours = np.asarray(timings["jaxcal"].value, float)[: len(theirs)]
         first = states[:BLOCK], latents, hyper  # XLA counts the body of the loop over blocks once

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import roofline, simulate, timing
+from benchmarks import pytorch, roofline, simulate, timing
 from jaxcal import detector, ronchigram, spectra
 from jaxcal.reference import ronchigram as reference
 from jaxcal.reference import spectra as reference_spectra
@@ -62,24 +62,23 @@ def with_numpy(phases, film, spread, wanted, radius: float):
 
 
 def with_torch(phases, film, spread, wanted, radius: float):
-    """Misfit and gradient (25,) by PyTorch, complex64."""
-    import torch
-
+    """Misfit and gradient (25,) by PyTorch."""
+    torch, device = pytorch.ready()
     size = film.shape[-1]
     basis, pupil, inside, along_y, along_x = simulate.torch_tables(size, radius, size)
-    phases = torch.tensor(phases, dtype=torch.float32, requires_grad=True)
-    intensity = simulate.torch_intensity(
-        phases, torch.as_tensor(film[0], dtype=torch.complex64), spread, radius, basis, pupil, size)
-    mtf = torch.tensor(simulate.transfer((size, size)))
+    phases = torch.tensor(phases, requires_grad=True, device=device)
+    film, wanted, mtf, mask = (torch.as_tensor(part, device=device) for part in (
+        film[0], wanted, simulate.transfer((size, size)), reference_spectra.MASK))
+    intensity = simulate.torch_intensity(phases, film, spread, radius, basis, pupil, size)
     frame = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(size, size))
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
-    power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
+    power = (along_y @ contrast.to(along_x.dtype) @ along_x).abs() ** 2
     power = power / ((inside**2).sum() * radius**2)
-    power = torch.where(torch.from_numpy(reference_spectra.MASK), power, 0.0)
+    power = torch.where(mask, power, 0.0)
     image = torch.log(power / power.mean() + FLOOR)
-    value = ((image - torch.as_tensor(wanted, dtype=torch.float32)) ** 2).sum()
+    value = ((image - wanted) ** 2).sum()
     value.backward()
-    return value.item(), phases.grad.numpy()
+    return value.item(), phases.grad.cpu().numpy()
 
 
 def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dict]:
@@ -88,17 +87,16 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dic
     for size, radius in cases:
         phases, film, spread = simulate.problem(size, radius)
         wanted = logarithm(phases + OFF, film, spread, radius)
-        single = (*(jnp.asarray(part, kind) for part, kind in (
-            (phases, jnp.float32), (film, jnp.complex64), (spread, jnp.float32),
-            (wanted, jnp.float32))),)
+        given = (phases.astype(timing.real()), film.astype(timing.complex_()),
+                 timing.real().type(spread), wanted.astype(timing.real()))
+        single = tuple(jnp.asarray(part, part.dtype) for part in given)
         function = compiled(size, radius)
         timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions),
                    "numpy": timing.measure(with_numpy, phases, film, spread, wanted, radius,
                                            repetitions=min(3, repetitions))}
         try:
             timings["torch"] = timing.measure(
-                with_torch, np.float32(phases), np.complex64(film), spread, np.float32(wanted),
-                radius, repetitions=repetitions)
+                with_torch, *given, radius, repetitions=repetitions)
         except ImportError:
             print("gradient: torch is not installed, its row is left out", file=sys.stderr)
         ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))

@@ -1,17 +1,19 @@
-"""Aberrations to log spectra: jaxcal (float32) beside what else one would take.
+"""Aberrations to log spectra: jaxcal beside what else one would take.
 
 One spectrum is a partially coherent Ronchigram of a thin film (three focal nodes), seen by a camera
 with its MTF, shot and readout noise, and its log power spectrum. ``numpy`` is
 :mod:`jaxcal.reference` (complex128, written to be read). ``scipy`` and ``torch`` are the same sums
-in complex64 with those libraries' FFT on all cores, the basis of chi and the window prepared
-beforehand: what one would write for speed without JAX. All three compute the pupil, and what
+in jaxcal's precision with those libraries' FFT on all cores, or PyTorch's on the accelerator that
+JAX runs on; the basis of chi and the window are prepared beforehand: what one would write for speed
+without JAX. All three compute the pupil, and what
 follows the far field, on the squares about the disc alone, as the training stream does; the
 reference makes whole frames. ``abtem`` makes the Ronchigram of the same phase object with abTEM's
 `Probe` and diffraction pattern, one for each focal node; its aperture has a hard edge, the rest is
 the same, with a correlation of 0.99.
 ``ffts alone`` are two transforms for each focal node, by the faster of SciPy and PyTorch: the
-floor. Libraries that are not installed are left out, with a message. The deviation is the largest
-difference of a frame's intensity, before the camera, from the reference, over its mean in the disc.
+floor. A batch is of as many states and one film, by jaxcal and PyTorch. Libraries that are not
+installed are left out, with a message. The deviation is the largest difference of the first frame's
+intensity, before the camera, from the reference, over its mean in the disc.
 """
 
 import math
@@ -24,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 
-from benchmarks import roofline, timing
+from benchmarks import pytorch, roofline, timing
 from jaxcal import detector, ronchigram, simulation, specimen, spectra
 from jaxcal.aberrations import dictionary, edge_basis, vector
 from jaxcal.optics import Optics, edge_phases
@@ -36,6 +38,8 @@ ENERGY_KEV, SEMI_ANGLE_MRAD = 200.0, 20.0
 FOCAL_SPREAD_NM = 4.0
 NODES = 3
 CAMERA = detector.Detector(dose=200.0, blur=0.6, readout=2.0)
+CASES = ((256, 72.0, 1), (512, 180.0, 1), (256, 72.0, 64))  # grid, radius in pixels, batch
+BATCHED_NM = 10.0  # by which each state of a batch differs from the one before, in C10
 
 
 def problem(size: int, radius: float):
@@ -75,8 +79,8 @@ def exposed(intensity, fft, random):
 
 @lru_cache(maxsize=4)
 def transfer(shape):
-    """MTF of the camera, float32."""
-    return np.asarray(detector.transfer_function(shape, CAMERA.blur, CAMERA.pixel), np.float32)
+    """MTF of the camera."""
+    return np.array(detector.transfer_function(shape, CAMERA.blur, CAMERA.pixel), timing.real())
 
 
 def with_numpy(phases, film, spread, radius: float):
@@ -119,89 +123,89 @@ def tables(size: int, radius: float, side: int):
     along_y = np.exp(-2j * np.pi * reference_spectra.FREQUENCY_Y[:, None] * y.T)
     along_x = np.exp(-2j * np.pi * x.T * reference_spectra.FREQUENCY_X)
     weight = reference_spectra.window(np.hypot(x, y))
-    return (*(part.astype(np.float32) for part in (basis, pupil, weight)),
-            along_y.astype(np.complex64), along_x.astype(np.complex64))
+    return (*(part.astype(timing.real()) for part in (basis, pupil, weight)),
+            *(part.astype(timing.complex_()) for part in (along_y, along_x)))
 
 
 def focal_lines(shift, size: int, radius: float):
     """exp(-i a rho^2) of a focal node over the aperture as two lines, (1, n) and (n, 1)."""
     box, _ = middle(size, aperture_side(size, radius))
-    return [np.exp(-1j * shift[0] * line.ravel()[box].reshape(shape) ** 2).astype(np.complex64)
+    return [np.exp(-1j * shift[0] * line.ravel()[box].reshape(shape) ** 2).astype(timing.complex_())
             for line, shape in zip(reference.lines(size, radius), ((1, -1), (-1, 1)), strict=True)]
 
 
 def log_spectrum(frame, size: int, radius: float):
-    """Log spectrum of the counts (S, S) float32 of a grid's middle, with the prepared tables."""
+    """Log spectrum of the counts (S, S) of a grid's middle, with the prepared tables."""
     _, _, inside, along_y, along_x = tables(size, radius, len(frame))
     contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
-    power = np.abs(along_y @ contrast.astype(np.complex64) @ along_x) ** 2
+    power = np.abs(along_y @ contrast.astype(along_x.dtype) @ along_x) ** 2
     return reference_spectra.log_image(power / ((inside**2).sum() * radius**2))
 
 
 def with_scipy(phases, film, spread, radius: float):
-    """Intensity and log spectrum with complex64 and SciPy's FFT."""
+    """Intensity and log spectrum with SciPy's FFT."""
     size, workers = film.shape[-1], os.cpu_count()
     side = exposed_side(size, radius)
     basis, pupil, *_ = tables(size, radius, side)
-    plate = pupil * np.exp(-1j * np.tensordot(np.asarray(phases, np.float32), basis, 1))
-    film = np.asarray(film[0], np.complex64)
+    plate = pupil * np.exp(-1j * np.tensordot(phases, basis, 1))
+    film = film[0]
     lit, seen = (np.ix_(places, places) for _, places in (
         middle(size, len(pupil)), middle(size, side)))
-    total, wave = np.zeros((side, side), np.float32), np.zeros((size, size), np.complex64)
+    total, wave = np.zeros((side, side), timing.real()), np.zeros_like(film)
     for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
         line_x, line_y = focal_lines(shift, size, radius)
         wave[lit] = plate * line_x * line_y
         far = scipy.fft.fft2(scipy.fft.ifft2(wave, workers=workers) * film, workers=workers)[seen]
-        total += np.float32(weight) * (far.real**2 + far.imag**2)
+        total += float(weight) * (far.real**2 + far.imag**2)
     with scipy.fft.set_workers(workers):
         frame = exposed(total, scipy.fft, np.random.default_rng(0))
     return total, log_spectrum(frame, size, radius)
 
 
 def with_torch(phases, film, spread, radius: float):
-    """Intensity and log spectrum with complex64 in PyTorch, as tensors."""
-    import torch
-
+    """Intensity (..., S, S) and log spectrum of states (..., 25) of one film with PyTorch."""
+    torch, device = pytorch.ready()
     size = film.shape[-1]
     side = exposed_side(size, radius)
     basis, pupil, inside, along_y, along_x = torch_tables(size, radius, side)
-    film = torch.as_tensor(film[0], dtype=torch.complex64)
-    intensity = torch_intensity(
-        torch.as_tensor(phases, dtype=torch.float32), film, spread, radius, basis, pupil, side)
-    mtf = torch.tensor(transfer((side, side)))
-    blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=intensity.shape).clip(min=0)
-    frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn(side, side)
-    frame = frame + CAMERA.readout * torch.randn(side, side)
-    contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
-    power = (along_y @ contrast.to(torch.complex64) @ along_x).abs() ** 2
+    phases, film, mtf = (torch.as_tensor(part, device=device)
+                         for part in (phases, film[0], transfer((side, side))))
+    intensity = torch_intensity(phases, film, spread, radius, basis, pupil, side)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(side, side)).clip(min=0)
+    frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn_like(blurred)
+    frame = frame + CAMERA.readout * torch.randn_like(blurred)
+    mean = (inside * frame).sum((-2, -1), keepdim=True) / inside.sum()
+    contrast = inside * (frame / mean - 1)
+    power = (along_y @ contrast.to(along_x.dtype) @ along_x).abs() ** 2
     power = power / ((inside**2).sum() * radius**2)
-    return intensity, reference_spectra.log_image(power.numpy())
+    images = [reference_spectra.log_image(one) for one in power.cpu().numpy().reshape(
+        -1, *power.shape[-2:])]
+    return intensity.cpu().numpy(), np.reshape(images, power.shape)
 
 
 def torch_intensity(phases, film, spread, radius: float, basis, pupil, side: int):
-    """Intensity (side, side) of the grid's middle by PyTorch; film (N, N) complex64."""
-    import torch
-
+    """Intensity (..., side, side) of the middle by PyTorch, of phases (..., 25) and film (N, N)."""
+    torch, device = pytorch.ready()
     size = len(film)
-    plate = torch.polar(pupil, -torch.tensordot(phases, basis, 1))
-    lit, seen = (torch.as_tensor(middle(size, n)[1]) for n in (len(pupil), side))
-    total = torch.zeros(side, side)
+    angle = torch.tensordot(phases, basis, 1)
+    plate = torch.polar(pupil.expand_as(angle), -angle)
+    lit, seen = (torch.as_tensor(middle(size, n)[1], device=device) for n in (len(pupil), side))
+    total = 0.0
     for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
-        line_x, line_y = (torch.from_numpy(line) for line in focal_lines(shift, size, radius))
-        wave = torch.zeros(size, size, dtype=torch.complex64)
-        wave[lit[:, None], lit] = plate * line_x * line_y
-        far = torch.fft.fft2(torch.fft.ifft2(wave) * film)[seen[:, None], seen]
+        line_x, line_y = (torch.as_tensor(line, device=device)
+                          for line in focal_lines(shift, size, radius))
+        wave = torch.zeros(*phases.shape[:-1], size, size, dtype=film.dtype, device=device)
+        wave[..., lit[:, None], lit] = plate * line_x * line_y
+        far = torch.fft.fft2(torch.fft.ifft2(wave) * film)[..., seen[:, None], seen]
         total = total + float(weight) * (far.real**2 + far.imag**2)
     return total
 
 
 @lru_cache(maxsize=4)
 def torch_tables(size: int, radius: float, side: int):
-    """`tables` as tensors; PyTorch on all cores."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    return tuple(torch.from_numpy(np.ascontiguousarray(part))
+    """`tables` as tensors."""
+    torch, device = pytorch.ready()
+    return tuple(torch.as_tensor(np.array(part), device=device)
                  for part in tables(size, radius, side))
 
 
@@ -237,14 +241,13 @@ def disc_pixels(size: int, radius: float) -> float:
     return float((reference.amplitude(*reference.lines(size, radius), radius) ** 2).sum())
 
 
-def ffts_alone(size: int):
-    """The functions that do two transforms for each node, by library."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    wave = np.random.default_rng(0).standard_normal((size, size, 2), np.float32)
-    wave = np.ascontiguousarray(wave).view(np.complex64)[..., 0]
-    tensor, workers = torch.from_numpy(wave), os.cpu_count()
+def ffts_alone(*batch_and_size: int):
+    """The functions that do two transforms for each node of (..., N) grids, by library."""
+    *batch, size = batch_and_size
+    torch, device = pytorch.ready()
+    wave = np.random.default_rng(0).standard_normal((*batch, size, size, 2), timing.real())
+    wave = wave.view(timing.complex_())[..., 0]
+    tensor, workers = torch.as_tensor(wave, device=device), os.cpu_count()
 
     def scipys():
         for _ in range(NODES):
@@ -253,6 +256,7 @@ def ffts_alone(size: int):
     def torchs():
         for _ in range(NODES):
             torch.fft.fft2(torch.fft.ifft2(tensor))
+        pytorch.wait()
 
     return scipys, torchs
 
@@ -260,31 +264,39 @@ def ffts_alone(size: int):
 OTHERS = {"numpy": with_numpy, "scipy": with_scipy, "torch": with_torch, "abtem": with_abtem}
 
 
-def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0), (512, 180.0))) -> list[dict]:
-    """One entry a grid (size, radius in pixels)."""
+def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> list[dict]:
+    """One entry a grid (size, radius in pixels) and batch."""
     entries = []
-    for size, radius in cases:
+    for size, radius, batch in cases:
         phases, film, spread = problem(size, radius)
-        single = (jax.random.key(0), jnp.asarray(phases, jnp.float32),
-                  jnp.asarray(film, jnp.complex64), jnp.float32(spread))
-        function = compiled(size, radius)
-        timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions)}
-        ready = np.float32(phases), np.complex64(film), spread  # nothing is converted on the clock
-        for name, other in OTHERS.items():
-            given = (phases, film, spread) if name == "numpy" else ready
+        first, function, others = phases, compiled(size, radius), OTHERS
+        key = jax.random.key(0)
+        if batch > 1:
+            function = jax.jit(jax.vmap(function, in_axes=(0, 0, None, None)))
+            phases = np.tile(phases, (batch, 1))
+            phases[:, 0] *= 1 + np.arange(batch) * BATCHED_NM / STATE_NM["C10"]
+            key, others = jax.random.split(key, batch), {"torch": with_torch}
+        # nothing is converted on the clock
+        ready = phases.astype(timing.real()), film.astype(timing.complex_()), float(spread)
+        given = key, *(jnp.asarray(part, part.dtype) for part in ready[:2]), timing.real().type(
+            spread)
+        timings = {"jaxcal": timing.measure(function, *given, repetitions=repetitions)}
+        for name, other in others.items():
+            taken = (phases, film, spread) if name == "numpy" else ready
             try:
-                timings[name] = timing.measure(other, *given, radius, repetitions=repetitions)
+                timings[name] = timing.measure(other, *taken, radius, repetitions=repetitions)
             except ImportError:
                 print(f"simulate: {name} is not installed, its row is left out", file=sys.stderr)
         if "torch" in timings:
             timings["ffts alone"] = min(
-                (timing.measure(f, repetitions=repetitions) for f in ffts_alone(size)),
-                key=lambda one: one.median)
-        ours, theirs = (np.asarray(timings[name].value[0]) for name in ("jaxcal", "numpy"))
+                (timing.measure(f, repetitions=repetitions)
+                 for f in ffts_alone(*[batch] * (batch > 1), size)), key=lambda one: one.median)
+        ours = np.asarray(timings["jaxcal"].value[0])
+        ours, theirs = ours[0] if batch > 1 else ours, with_numpy(first, film, spread, radius)[0]
         seen, _ = middle(size, len(ours))
         theirs = theirs[seen, seen]
         entries.append(timing.entry(
-            "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": 1},
-            timings, 1, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),
-            repetitions, roofline.fraction(function, single, timings["jaxcal"].median)))
+            "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": batch},
+            timings, batch, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),
+            repetitions, roofline.fraction(function, given, timings["jaxcal"].median)))
     return entries

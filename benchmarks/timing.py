@@ -27,6 +27,21 @@ class Timing(NamedTuple):
     upper: float
     value: object
 
+    def scaled(self, times: float) -> "Timing":
+        """Of so many times the work."""
+        return self._replace(median=times * self.median, lower=times * self.lower,
+                             upper=times * self.upper)
+
+
+def real() -> np.dtype:
+    """Of the real numbers that are timed: float32, or float64 where JAX is told to have it."""
+    return np.dtype(np.float64 if jax.config.jax_enable_x64 else np.float32)
+
+
+def complex_() -> np.dtype:
+    """Of the complex numbers that go with them."""
+    return np.result_type(real(), np.complex64)
+
 
 def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
     """Time ``function(*arguments)``: once to compile and warm up, then ``repetitions`` times."""
@@ -73,6 +88,7 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
     return {
         "benchmark": benchmark,
         "case": case,
+        "dtype": str(real()),
         "seconds": {name: t.median for name, t in timings.items()},
         "quartiles": {name: [t.lower, t.upper] for name, t in timings.items()},
         "compile_seconds": timings["jaxcal"].compile,

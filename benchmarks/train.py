@@ -1,20 +1,18 @@
-"""One training step of the VAE, and encoding: jaxcal beside the same network in PyTorch.
+"""A training step of the VAE, and encoding: jaxcal beside the same network in PyTorch.
 
 A step is what :func:`jaxcal.training.vae_step` does with a round of the stream: draw the latents,
-ELBO, gradient, clipping, AdamW. ``torch`` is the same network from the same weights, eager, with as
-many threads as the machine has cores; without PyTorch its row is left out. The deviation is that of
-the mean ELBO of the same images and draws, relative (of `encode`: of the latents' means, largest,
-over their spread).
+ELBO, gradient, clipping, AdamW. ``torch`` is the same network from the same weights, eager, on the
+same device, with as many threads as the machine has cores; without PyTorch its row is left out. The
+deviation is that of the mean ELBO of the same images and draws, relative (of `encode`: of the
+latents' means, largest, over their spread).
 """
-
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks import roofline, timing
+from benchmarks import pytorch, roofline, timing
 from jaxcal import spectra, training, vae
 
 CONFIG = training.Config()
@@ -24,7 +22,8 @@ def problem(count: int):
     """Graph, weights and optimiser's state of an untrained VAE, and log spectra (count, H, W)."""
     graph, weights = nnx.split(vae.Vae(CONFIG.architecture, rngs=nnx.Rngs(0)))
     rows = np.random.default_rng(0).exponential(size=(count, spectra.ROWS, spectra.COLUMNS))
-    images = jnp.asarray(np.log(rows + 1e-3), jnp.float32)
+    images = jnp.asarray(np.log(rows + 1e-3), timing.real())
+    weights = jax.tree.map(lambda leaf: leaf.astype(timing.real()), weights)
     return graph, weights, training.vae_optimiser(CONFIG).init(weights), images
 
 
@@ -32,18 +31,19 @@ class Torch:
     """The network and its training step in PyTorch."""
 
     def __init__(self, weights):
-        import torch
-
-        torch.set_num_threads(os.cpu_count())
+        torch, self.device = pytorch.ready()
         self.torch, self.shape = torch, CONFIG.architecture
         self.layers = {
-            (half, name): {part: torch.tensor(np.array(value), requires_grad=True)
-                           for part, value in layer.items()}
+            (half, name): {part: torch.tensor(np.array(value), requires_grad=True,
+                                              device=self.device) for part, value in layer.items()}
             for half, layers in nnx.to_pure_dict(weights).items() for name, layer in layers.items()}
-        self.weight = torch.tensor(np.asarray(training.WEIGHT, np.float32))
+        self.weight = self.tensor(np.asarray(training.WEIGHT, timing.real()))
         every = [value for layer in self.layers.values() for value in layer.values()]
         self.parameters = every
         self.optimiser = torch.optim.AdamW(every, lr=1e-3, weight_decay=1e-4)
+
+    def tensor(self, array):
+        return self.torch.tensor(np.array(array), device=self.device)
 
     def dense(self, half: str, name: str, x):
         layer = self.layers[half, name]
@@ -82,7 +82,8 @@ class Torch:
     def step(self, image):
         """One step; the ELBO before it."""
         self.optimiser.zero_grad()
-        value = self.elbo(image, self.torch.randn(len(image), self.shape.latents))
+        noise = self.torch.randn(len(image), self.shape.latents, device=self.device)
+        value = self.elbo(image, noise)
         (-value / 100).backward()
         self.torch.nn.utils.clip_grad_norm_(self.parameters, 0.2)
         self.optimiser.step()
@@ -90,7 +91,7 @@ class Torch:
 
     def means(self, image):
         with self.torch.no_grad():
-            return self.encode(image)[0].numpy()
+            return self.encode(image)[0].cpu().numpy()
 
 
 def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list[dict]:
@@ -111,10 +112,10 @@ def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list
         print("train: PyTorch is not installed, its rows are left out", flush=True)
     else:
         noise = vae.draws(key, nnx.merge(graph, weights), images)
-        there, ours = other.torch.tensor(np.array(images)), work["encode"][0](weights, images)
+        there, ours = other.tensor(images), work["encode"][0](weights, images)
         mean = float(training.vae_loss(weights, graph, key, images)[1].value)
         off = np.abs(np.asarray(ours) - other.means(there)).max()
-        theirs = other.elbo(there, other.torch.tensor(np.array(noise))).item()
+        theirs = other.elbo(there, other.tensor(noise)).item()
         deviations = {"train": abs(mean / theirs - 1), "encode": off / np.std(ours)}
         for name, function in (("encode", other.means), ("train", other.step)):
             timings[name]["torch"] = timing.measure(function, there, repetitions=repetitions)
