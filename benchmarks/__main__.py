@@ -39,12 +39,14 @@ def main(arguments=None) -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
         made = provenance.provenance()
-        entries += [one | {"provenance": made} for one in module.run(options.repetitions)]
+        for one in module.run(options.repetitions):
+            entries.append(one | {"provenance": made})
+            if options.json:  # kept as soon as there is one
+                provenance.write(options.json, entries)
     print(timing.table(entries))
-    if options.json:
-        provenance.write(options.json, entries)
     if options.document:
-        provenance.put("speed", timing.markdown(entries), options.document)
+        place = "speed" if jax.default_backend() == "cpu" else "speed_gpu"
+        provenance.put(place, timing.markdown(entries), options.document)
     return 0
 
 

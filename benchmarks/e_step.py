@@ -9,6 +9,8 @@ which NumPy scores the first; the rates are per candidate. The deviation is the 
 of a log likelihood from the NumPy one, over the spread of the log likelihoods.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +112,7 @@ def _log_diagonal(matrix):
 
 
 def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int | None = None,
-        network: nnx.Module | None = None) -> list[dict]:
+        network: nnx.Module | None = None) -> Iterator[dict]:
     """One entry a number of frames; ``network``: the map, that of the shipped model where None."""
     candidates = candidates or (FEW if jax.default_backend() == "cpu" else MANY)
     network = models.load().network if network is None else network
@@ -119,7 +121,6 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
     numpy_map = NumpyMap(network)
     score = jax.jit(lambda p, parameters, data: em.score_all(p, parameters, data, map_))
     predict, factor = jax.jit(jax.vmap(jax.vmap(network))), jax.jit(jnp.linalg.cholesky)
-    entries = []
     for count in frames:
         data, positions = problem(count, candidates)
         parameters = em.initial_parameters(map_, data)
@@ -142,8 +143,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
         theirs = timings["numpy_loop"].value
         # of one block of candidates: XLA counts the body of the loop over several once
         limit = roofline.fraction(score, (positions, parameters, data), timings["jaxcal"].median)
-        entries.append(timing.entry(
+        yield timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,
             candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions,
-            limit))
-    return entries
+            limit)

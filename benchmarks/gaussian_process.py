@@ -14,6 +14,7 @@ difference of a log likelihood from the NumPy one, over their spread.
 """
 
 import importlib.util
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -140,12 +141,11 @@ def sklearn_form(hyper):
 
 
 def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
-        candidates: int = 65_536) -> list[dict]:
+        candidates: int = 65_536) -> Iterator[dict]:
     """One entry a number of frames."""
     map_ = models.load().flat_map
     signs, scale = (np.asarray(part, timing.real()) for part in (map_.signs, map_.scale))
     hyper = jax.tree.map(timing.real().type, latent_map.FLAT_PRIOR.mean)
-    entries = []
     for count in frames:
         states, latents = problem(count, candidates)
         where = np.asarray(latent_map.kernel_coordinates(states, scale))
@@ -171,8 +171,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
         ours = np.asarray(timings["jaxcal"].value, float)[: len(theirs)]
         first = states[:BLOCK], latents, hyper  # XLA counts the body of the loop over blocks once
         limit = roofline.fraction(own, first, timings["jaxcal"].median * BLOCK / candidates)
-        entries.append(timing.entry(
+        yield timing.entry(
             "gaussian_process", {"frames": count, "candidates": candidates, "latents": LATENTS},
             timings, candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(),
-            repetitions, limit))
-    return entries
+            repetitions, limit)

@@ -9,6 +9,7 @@ differences, over the largest component.
 """
 
 import sys
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +82,8 @@ def with_torch(phases, film, spread, wanted, radius: float):
     return value.item(), phases.grad.cpu().numpy()
 
 
-def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dict]:
+def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> Iterator[dict]:
     """One entry a grid (size, radius in pixels)."""
-    entries = []
     for size, radius in cases:
         phases, film, spread = simulate.problem(size, radius)
         wanted = logarithm(phases + OFF, film, spread, radius)
@@ -100,8 +100,7 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> list[dic
         except ImportError:
             print("gradient: torch is not installed, its row is left out", file=sys.stderr)
         ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))
-        entries.append(timing.entry(
+        yield timing.entry(
             "gradient", {"size": size, "radius": radius, "aberrations": len(phases)}, timings, 1,
             "gradients", np.abs(ours - theirs).max() / np.abs(theirs).max(), repetitions,
-            roofline.fraction(function, single, timings["jaxcal"].median)))
-    return entries
+            roofline.fraction(function, single, timings["jaxcal"].median))

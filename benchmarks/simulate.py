@@ -19,6 +19,7 @@ intensity, before the camera, from the reference, over its mean in the disc.
 import math
 import os
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 
 import jax
@@ -48,7 +49,7 @@ def problem(size: int, radius: float):
     per_nm, key = edge_phases(optics), jax.random.key(0)
     film = specimen.amorphous_phase(
         jax.random.normal(key, (1, size, size)),
-        simulation.film_spectrum(key, 1 / optics.length_unit_nm), radius)
+        simulation.film_spectrum(simulation.draw_film(key), 1 / optics.length_unit_nm), radius)
     return vector(STATE_NM) * per_nm, np.exp(1j * np.asarray(film)), FOCAL_SPREAD_NM * per_nm[0]
 
 
@@ -264,9 +265,8 @@ def ffts_alone(*batch_and_size: int):
 OTHERS = {"numpy": with_numpy, "scipy": with_scipy, "torch": with_torch, "abtem": with_abtem}
 
 
-def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> list[dict]:
+def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> Iterator[dict]:
     """One entry a grid (size, radius in pixels) and batch."""
-    entries = []
     for size, radius, batch in cases:
         phases, film, spread = problem(size, radius)
         first, function, others = phases, compiled(size, radius), OTHERS
@@ -295,8 +295,7 @@ def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> list[dict]:
         ours, theirs = ours[0] if batch > 1 else ours, with_numpy(first, film, spread, radius)[0]
         seen, _ = middle(size, len(ours))
         theirs = theirs[seen, seen]
-        entries.append(timing.entry(
+        yield timing.entry(
             "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": batch},
             timings, batch, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),
-            repetitions, roofline.fraction(function, given, timings["jaxcal"].median)))
-    return entries
+            repetitions, roofline.fraction(function, given, timings["jaxcal"].median))

@@ -6,6 +6,8 @@ program does that; `simulate` is a frame of it beside others. On an accelerator 
 asked for as well. Beside it stands the share of a batch that is not a number: none should be.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
@@ -21,14 +23,13 @@ def cases():
     return [*stream.BUCKETS, *(larger if jax.default_backend() != "cpu" else ())]
 
 
-def run(repetitions: int = timing.REPETITIONS, buckets=None) -> list[dict]:
+def run(repetitions: int = timing.REPETITIONS, buckets=None) -> Iterator[dict]:
     """One entry a bucket."""
-    batch, key, entries = jax.jit(stream.batch, static_argnums=1), jax.random.key(0), []
+    batch, key = jax.jit(stream.batch, static_argnums=1), jax.random.key(0)
     for bucket in buckets or cases():
         took = timing.measure(batch, key, bucket, repetitions=repetitions)
         spectra = took.value.spectra
-        entries.append(timing.entry(
+        yield timing.entry(
             "stream", {"size": bucket.grid.size, "slices": bucket.slices, "frames": bucket.frames},
             {"jaxcal": took}, len(spectra), "spectra", jnp.mean(~jnp.isfinite(spectra)),
-            repetitions))
-    return entries
+            repetitions)

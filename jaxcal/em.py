@@ -88,8 +88,9 @@ class StepInfo(NamedTuple):
 
 class Settings(NamedTuple):
     """candidates: how many; moves: per temperature; effective: fraction kept when tempering;
-    iterations: of EM at most; tolerance: change of the log hyperparameters that counts as none;
-    climbs: gradient steps of an M-step, over ``climbing`` of the candidates."""
+    iterations: M-steps at most, 0 leaves the parameters at their prior's mean; tolerance: change
+    of the log hyperparameters that counts as none; climbs: gradient steps of an M-step, over
+    ``climbing`` of the candidates."""
 
     candidates: int = 2048
     moves: int = 3
@@ -230,7 +231,6 @@ def move(key, candidates: Candidates, parameters, experiment, map_):
     ), jnp.mean(accept)
 
 
-@jax.jit
 def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.Array]:
     """Resample by log weights (N,); their mean joins the evidence. Also the effective number."""
     weights = jnp.exp(log_weights - jnp.max(log_weights))
@@ -242,33 +242,29 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
     ), effective_number(log_weights)
 
 
-@partial(jax.jit, static_argnames="map_")
-def walk(keys, candidates: Candidates, parameters, experiment, map_):
-    """A Metropolis move of every candidate for each of the keys (M,); the fraction accepted."""
+def walk(key, candidates: Candidates, parameters, experiment, map_, moves: int):
+    """So many Metropolis moves of every candidate; the fraction accepted."""
     candidates, accepted = jax.lax.scan(
-        lambda c, key: move(key, c, parameters, experiment, map_), candidates, keys)
+        lambda c, key: move(key, c, parameters, experiment, map_), candidates,
+        jax.random.split(key, moves))
     return candidates, jnp.mean(accepted)
 
 
-@partial(jax.jit, static_argnames="effective")
-def raise_temperature(key, candidates: Candidates, effective: float):
-    """Candidates at the next temperature, resampled; the effective number before."""
-    temperature = next_temperature(candidates.temperature, candidates.log_likelihood, effective)
-    log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
-    candidates, number = reweigh(key, candidates, log_weights)
-    return candidates._replace(temperature=temperature), number
-
-
+@partial(jax.jit, static_argnames=("map_", "settings"))
 def temper(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """One step towards the posterior: raise the temperature, reweigh, resample, move."""
     key, resample_key = jax.random.split(key)
     failed = jnp.sum(~jnp.isfinite(candidates.log_likelihood))
-    candidates, effective = raise_temperature(resample_key, candidates, settings.effective)
-    keys = jax.random.split(key, settings.moves)
-    candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
+    temperature = next_temperature(
+        candidates.temperature, candidates.log_likelihood, settings.effective)
+    log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
+    candidates, effective = reweigh(resample_key, candidates, log_weights)
+    candidates, accepted = walk(key, candidates._replace(temperature=temperature), parameters,
+                                experiment, map_, settings.moves)
     return candidates, StepInfo(effective, accepted, failed)
 
 
+@partial(jax.jit, static_argnames=("map_", "count"))
 def begin(key, parameters, experiment, map_, count: int) -> Candidates:
     """Candidates from the prior, at temperature 0."""
     positions = draw(key, experiment, count)
@@ -313,6 +309,7 @@ def maximise(candidates: Candidates, parameters, experiment, map_, settings: Set
     return jax.tree.map(lambda leaf: leaf[best], tried), ratio + priors[best] - priors[0]
 
 
+@partial(jax.jit, static_argnames=("map_", "settings"))
 def renew(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """E-step after the parameters or the data changed: reweigh the posterior's candidates, move."""
     key, resample_key = jax.random.split(key)
@@ -321,18 +318,16 @@ def renew(key, candidates: Candidates, parameters, experiment, map_, settings: S
     evidence = candidates.log_evidence
     candidates, effective = reweigh(
         resample_key, candidates._replace(log_likelihood=likelihood), log_weights)
-    candidates, fractions = candidates._replace(log_evidence=evidence), []
-    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):  # as long as `temper`'s
-        candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
-        fractions.append(accepted)
-    return candidates, StepInfo(effective, sum(fractions) / 2, jnp.sum(~jnp.isfinite(likelihood)))
+    candidates, accepted = walk(key, candidates._replace(log_evidence=evidence), parameters,
+                                experiment, map_, 2 * settings.moves)
+    return candidates, StepInfo(effective, accepted, jnp.sum(~jnp.isfinite(likelihood)))
 
 
 def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:
     """The prior's mean, and an exact actuator matrix."""
     dtype = experiment.latents.dtype
-    process = jax.tree.map(lambda m: jnp.asarray(m, dtype), map_.prior.mean)
-    return Parameters(process, jnp.zeros_like(experiment.actuator_sd))
+    process = jax.tree.map(lambda m: np.asarray(m, dtype), map_.prior.mean)
+    return Parameters(process, np.zeros(experiment.actuator_sd.shape, dtype))
 
 
 def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
@@ -343,14 +338,14 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
         :class:`Result`; ``converged`` says that the parameters stopped moving.
 
     Raises:
-        ValueError: settings without a candidate or an iteration.
+        ValueError: settings without two candidates.
     """
-    if settings.candidates < 2 or settings.iterations < 1:
-        raise ValueError(f"EM needs at least 2 candidates and 1 iteration, got "
+    if settings.candidates < 2 or settings.iterations < 0:
+        raise ValueError(f"EM needs at least 2 candidates and no negative iterations, got "
                          f"{settings.candidates} and {settings.iterations}: raise them in Settings")
     report = progress or (lambda message, fraction: None)
     parameters = initial_parameters(map_, experiment)
-    begin_key, temper_key, renew_key = jax.random.split(key, 3)
+    begin_key, temper_key, renew_key = (jax.random.fold_in(key, part) for part in range(3))
     candidates = begin(begin_key, parameters, experiment, map_, settings.candidates)
     stage = 0
     while float(candidates.temperature) < 1.0:
@@ -363,6 +358,9 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
                           "no candidate has a finite likelihood: the latents or the knobs are "
                           "outside anything the map can describe")
     evidences = [float(candidates.log_evidence)]
+    if settings.iterations == 0:
+        return Result(candidates, parameters, tuple(evidences), 0, True,
+                      "the map's parameters were left where they were expected")
     for iteration in range(1, settings.iterations + 1):
         report(f"fitting the map, step {iteration}", iteration / settings.iterations)
         new, rise = maximise(candidates, parameters, experiment, map_, settings)

@@ -36,7 +36,7 @@ CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
 EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
-START = em.Settings(candidates=1024, iterations=2)  # of EM where the refinement goes on
+START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
@@ -163,12 +163,14 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     report = progress or (lambda message, fraction: None)
     if published or not refined:
         check_knobs(series.knob_names, series.name)
-    observations = []
+    observations, goes_on = [], refined and not published
     for number, frame in enumerate(series.frames):
         report(f"aperture of frame {number + 1}/{len(series)}", 0.2 * number / len(series))
         seen = observation.observe(frame, series.optics)
         observations.append(replace(
             seen, fault=seen.fault or observation.stale(frame, series.frames[:number])))
+        if goes_on and observations[-1].fault is None:  # there is something to refine: make ready
+            _prepare(series, series.optics)
     return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
                  published=published, refined=refined, settings=settings,
                  progress=lambda message, fraction: report(
@@ -208,11 +210,6 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             observation.measured(usable, series, good), series.knob_names, optics, radius)
         return unknowns.with_actuator(problem) if actuator else problem
 
-    def prepared():
-        problem = posed()
-        posterior.prepare(problem, several=MORE_STARTS // len(series) > 0)  # `_starts`
-        return problem
-
     if goes_on and before is not None and before.refinement is not None:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
@@ -221,7 +218,8 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         starts = refine.resume(problem, before.refinement)
     else:
         share = 0.5 if goes_on else 1.0
-        coming = devices.aside(prepared) if goes_on else None  # while EM runs
+        if goes_on:  # while EM runs
+            compiled, coming = _prepare(series, optics), devices.aside(posed)
         data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                           actuator=actuator, length=length)
         result = em.run(
@@ -230,7 +228,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             report(told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
         if goes_on:
-            problem = coming()
+            problem, _ = coming(), compiled()
             starts = [unknowns.start(problem, STATES, state)
                       for state in _starts(result, data, series)]
     if goes_on:
@@ -242,6 +240,12 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _prepare(series: Series, optics: Optics) -> Callable[[], None]:
+    """Start to compile what the refinement of a series takes; waits for it."""
+    return posterior.prepare(unknowns.free_aberrations(series.knob_names, optics),
+                             several=MORE_STARTS // len(series) > 0)  # `_starts`
 
 
 def _columns(knob_names):

@@ -9,15 +9,16 @@ prior as one vector z, the log posterior is
 What z stands for is the matter of :mod:`jaxcal.unknowns`.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, devices, hologram
-from jaxcal.unknowns import Problem, frames_of, glimpse
+from jaxcal import aberrations, devices, hologram, tiles
+from jaxcal.unknowns import Problem, frames_of
 
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
 EULER = 0.5772156649
@@ -64,14 +65,36 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
     return totals
 
 
-def prepare(problem: Problem, several: bool) -> None:
-    """Compile what `solve` evaluates, by a look at the first frame; ``several``: for more than one
-    start, which are compared on the lower frequencies first."""
-    places = tuple(aberrations.indices(problem.free).tolist())
-    for part in (problem, glimpse(problem)) if several else (problem,):
-        phases, physics, _ = frames_of(np.zeros(part.active.size), part)
-        frame_terms(np.float32(phases[0]), physics[0], part.measured.power[0], places,
-                    part.layouts)
+def prepare(free, several: bool) -> Callable[[], None]:
+    """Start to compile what `evaluate` calls, once for all problems alike, in threads; what is
+    returned waits for it.
+
+    Args:
+        free: names of the free aberrations.
+        several: for more than one start, which are compared on the lower frequencies first.
+    """
+    places = tuple(aberrations.indices(free).tolist())
+    device = jax.config.jax_default_device
+    waits = [_compiled(places, layouts, device)
+             for layouts in ((tiles.LAYOUTS, (tiles.GLIMPSE,)) if several else (tiles.LAYOUTS,))]
+
+    def wait():
+        for compiled in waits:
+            compiled()
+
+    return wait
+
+
+@lru_cache(maxsize=64)
+def _compiled(places: tuple[int, ...], layouts, device):
+    """Waits for `frame_terms` of these places and layouts, whose compilation it has started."""
+    knots = len(hologram.KNOTS)
+    physics = hologram.Physics(np.zeros(knots, np.float32), np.zeros(3, np.float32),
+                               *np.zeros(4, np.float32))
+    power = tuple(np.ones((len(layout.centres), len(layout.bins)), np.float32)
+                  for layout in layouts)
+    return devices.aside(lambda: jax.block_until_ready(
+        frame_terms(np.zeros(len(places), np.float32), physics, power, places, layouts)))
 
 
 def evaluate(z, problem: Problem) -> Point:

@@ -56,35 +56,69 @@ def _log_uniform(key, low, high):
     return jnp.exp(_uniform(key, math.log(low), math.log(high)))
 
 
-def film_spectrum(key, unit_per_nm):
-    """Log amplitude (K,) of a random amorphous film at KNOTS, strength 0.05 to 0.5 rad rms.
+class Film(NamedTuple):
+    """What an amorphous film's spectrum is made of; frequencies in 1/nm, lengths in nm.
 
-    A scattering factor 1/(1 + (q/q0)^2)^p, the suppression of small q and the peak near the
-    inverse nearest-neighbour distance of a random packing, a source size, and a smooth random
-    deviation of 20 %.
+    strength: rad rms; width, steepness: q0 and p of a scattering factor 1/(1 + (q/q0)^2)^p; hole,
+    hole_width: depth and reach of the suppression of small q, peak, peak_place, peak_width: the
+    peak near the inverse nearest-neighbour distance, both of a random packing; source: size of the
+    source; deviation: (K,) of the log amplitude at KNOTS.
+    """
+
+    strength: jax.Array
+    width: jax.Array
+    steepness: jax.Array
+    hole: jax.Array
+    hole_width: jax.Array
+    peak: jax.Array
+    peak_place: jax.Array
+    peak_width: jax.Array
+    source: jax.Array
+    deviation: jax.Array
+
+
+_FILMS = np.array([np.log([0.05, 0.5]), np.log([2.0, 6.0]),  # strength and width, in the logarithm
+                   [0.7, 1.4], [0.0, 0.9], [1.0, 4.0], [0.0, 0.8], [2.5, 6.0], [0.7, 1.5],
+                   [0.01, 0.045]], np.float32)
+FILM_NUMBERS, FILM_DEVIATION = len(_FILMS), 0.2
+
+
+def film_of(uniform, normal) -> Film:
+    """A random film of random numbers: (FILM_NUMBERS,) between 0 and 1, and normal ones (K,)."""
+    low, high = _FILMS.T
+    strength, width, *rest = low + (high - low) * uniform
+    return Film(jnp.exp(strength), jnp.exp(width), *rest, FILM_DEVIATION * normal)
+
+
+def film_spectrum(film: Film, unit_per_nm):
+    """Log amplitude (K,) of a film at KNOTS.
 
     Args:
         unit_per_nm: semi-angle/wavelength, 1/nm: the unit of q.
     """
-    keys = jax.random.split(key, 10)
     q = jnp.asarray(specimen.KNOTS, jnp.float32) * unit_per_nm
 
     def amplitude(q):
-        width = _log_uniform(keys[0], 2.0, 6.0)
-        factor = -_uniform(keys[1], 0.7, 1.4) * jnp.log1p((q / width) ** 2)
-        hole = _uniform(keys[2], 0.0, 0.9) * jnp.exp(-((q / _uniform(keys[3], 1.0, 4.0)) ** 2))
-        peak = _uniform(keys[4], 0.0, 0.8) * jnp.exp(
-            -(((q - _uniform(keys[5], 2.5, 6.0)) / _uniform(keys[6], 0.7, 1.5)) ** 2))
-        source = -2 * (jnp.pi * _uniform(keys[7], 0.01, 0.045) * q) ** 2
+        factor = -film.steepness * jnp.log1p((q / film.width) ** 2)
+        hole = film.hole * jnp.exp(-((q / film.hole_width) ** 2))
+        peak = film.peak * jnp.exp(-(((q - film.peak_place) / film.peak_width) ** 2))
+        source = -2 * (jnp.pi * film.source * q) ** 2
         return factor + 0.5 * jnp.log1p(-hole) + jnp.log1p(peak) + source
 
     fine = jnp.linspace(0.02, 2.0, 100, dtype=jnp.float32) * unit_per_nm
     power = jnp.sum(jnp.exp(2 * amplitude(fine)) * 2 * jnp.pi * fine) * (fine[1] - fine[0])
-    strength = _log_uniform(keys[8], 0.05, 0.5)
-    deviation = 0.2 * jax.random.normal(keys[9], q.shape, jnp.float32)
     # power per unit area of q in the dimensionless unit: q^2 in 1/nm^2 over unit_per_nm^2
-    scale = jnp.log(strength) - 0.5 * jnp.log(power) + jnp.log(unit_per_nm)
-    return amplitude(q) + scale + deviation
+    scale = jnp.log(film.strength) - 0.5 * jnp.log(power) + jnp.log(unit_per_nm)
+    return amplitude(q) + scale + film.deviation
+
+
+def draw_film(key) -> Film:
+    """A random film."""
+    *keys, last = jax.random.split(key, FILM_NUMBERS + 1)
+    *keys, strength = keys
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(
+        jnp.stack([strength, *keys]))
+    return film_of(uniform, jax.random.normal(last, (len(specimen.KNOTS),), jnp.float32))
 
 
 def _uniform(key, low, high):
@@ -110,7 +144,7 @@ def draw_instrument(key, per_nm, unit_per_nm):
     per_nm, unit_per_nm = (jnp.asarray(value, jnp.float32) for value in (per_nm, unit_per_nm))
     camera_radius = _log_uniform(keys[0], 64.0, 400.0)  # pixels
     return Instrument(
-        log_amplitude=film_spectrum(keys[1], unit_per_nm),
+        log_amplitude=film_spectrum(draw_film(keys[1]), unit_per_nm),
         tail=_uniform(keys[2], 0.0, 0.8),
         focal_spread=_uniform(keys[3], 1.5, 8.0) * per_nm[0],
         thickness=_uniform(keys[4], 0.0, 10.0) * per_nm[0],

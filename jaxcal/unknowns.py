@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcal import aberrations, hologram, simulation, specimen, tiles
@@ -28,6 +27,7 @@ FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5) 
 HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of log
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
+FILMS = 4000  # simulated ones, whose mean and covariance are a film's prior
 MISS_SD_NM = {1: 2.0, 2: 20.0}  # by which knobs miss where they are sent, by order
 
 
@@ -99,15 +99,22 @@ def state_sd_nm(names) -> np.ndarray:
                      for n, name in zip(order, names, strict=True)])
 
 
-_films = jax.jit(jax.vmap(simulation.film_spectrum, (0, None)))
+@jax.jit
+def _spectra(uniform, normal, unit_per_nm):
+    """Log amplitudes (N, K) of films of random numbers."""
+    return jax.vmap(lambda *numbers: simulation.film_spectrum(
+        simulation.film_of(*numbers), unit_per_nm))(uniform, normal)
 
 
 @lru_cache(maxsize=16)
 def film_prior(unit_per_nm: float):
     """Mean (K,) and Cholesky factor (K, K) of the log power spectra of simulated films."""
-    keys = jax.random.split(jax.random.key(0), 400)
+    random = np.random.default_rng(0)
+    amplitudes = np.asarray(_spectra(
+        random.random((FILMS, simulation.FILM_NUMBERS), np.float32),
+        random.standard_normal((FILMS, len(specimen.KNOTS)), np.float32), np.float32(unit_per_nm)))
     power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
-                      for amplitude in np.asarray(_films(keys, jnp.float32(unit_per_nm)))])
+                      for amplitude in amplitudes])
     return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(power.shape[1]))
 
 

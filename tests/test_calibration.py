@@ -32,7 +32,7 @@ TRUTH = {"C10": 60.0, "C12a": -40.0, "C12b": 25.0}
 STEPS = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [0.0, 40.0, 0.0], [-90.0, 30.0, -30.0]])
 OPTICS = Optics(200.0, 20.0, 0.2)
 BLANK = np.zeros((256, 256), np.float32)
-QUICK = em.Settings(candidates=512, iterations=2, climbs=10)  # one compilation for all
+QUICK = em.Settings(candidates=512, iterations=0)  # one compilation for all
 
 
 latents_only = partial(calibration.estimate, settings=QUICK, refined=False)

@@ -393,9 +393,9 @@ def test_compiled_is_eager_and_batched_is_a_loop():
 
 def test_one_trace_serves_every_series_of_a_size(monkeypatch):
     em.run(jax.random.key(0), linear(0)[1], LINEAR.map, SETTINGS)
-    sizes = [f._cache_size() for f in (em.score_all, em.walk, em.maximise)]
+    sizes = [f._cache_size() for f in (em.begin, em.temper, em.renew, em.maximise)]
     em.run(jax.random.key(1), linear(1, frame_noise=counted(2))[1], LINEAR.map, SETTINGS)
-    assert sizes == [f._cache_size() for f in (em.score_all, em.walk, em.maximise)]
+    assert sizes == [f._cache_size() for f in (em.begin, em.temper, em.renew, em.maximise)]
 
 
 def test_the_key_decides():
@@ -438,7 +438,17 @@ def test_states_follow_scale_and_gain():
     assert_allclose(found, unit * ([1.0, -2.0] + STEPS @ gain.T), rtol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [em.Settings(candidates=1), em.Settings(iterations=0)])
-def test_settings_without_candidates_or_iterations_are_refused(settings):
-    with pytest.raises(ValueError, match="at least 2 candidates and 1 iteration"):
+def test_without_iterations_the_parameters_stay_where_they_were_expected():
+    """What is left is the E-step: the posterior of the same candidates under these parameters."""
+    data = linear(0)[1]
+    result = em.run(jax.random.key(0), data, LINEAR.map, SETTINGS._replace(iterations=0))
+    assert result.iterations == 0 and result.converged and len(result.evidences) == 1
+    jax.tree.map(assert_array_equal, result.parameters, em.initial_parameters(LINEAR.map, data))
+    full = em.run(jax.random.key(0), data, LINEAR.map, SETTINGS)
+    assert full.evidences[0] == result.evidences[0]
+
+
+@pytest.mark.parametrize("settings", [em.Settings(candidates=1), em.Settings(iterations=-1)])
+def test_settings_without_candidates_or_with_negative_iterations_are_refused(settings):
+    with pytest.raises(ValueError, match="at least 2 candidates and no negative iterations"):
         em.run(jax.random.key(0), None, None, settings)

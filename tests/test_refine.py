@@ -99,7 +99,7 @@ def test_the_truth_is_found_within_the_width(series, found):
 
 def test_what_is_prepared_is_what_the_climb_evaluates(series):
     problem, z = series
-    posterior.prepare(problem, several=True)
+    posterior.prepare(problem.free, several=True)()
     compiled = posterior.frame_terms._cache_size()
     posterior.evaluate(z, problem)
     posterior.evaluate(z, unknowns.glimpse(problem))

@@ -112,7 +112,8 @@ def test_the_films_prior_is_that_of_the_simulated_films():
     unit = 1 / OPTICS.length_unit_nm
     mean, factor = unknowns.film_prior(unit)
     keys = jax.random.split(jax.random.key(9), 400)
-    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(key, np.float32(unit))))
+    draw = jax.jit(jax.vmap(lambda key: simulation.film_spectrum(
+        simulation.draw_film(key), np.float32(unit))))
     power = np.array([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
                       for amplitude in np.asarray(draw(keys))])
     sd = power.std(0)
