@@ -1,6 +1,9 @@
 """Measurements of jaxcal: speed beside plain NumPy, and how well it tunes.
 
-    python -m benchmarks [--only NAME] [--json out.json] [--device cpu|gpu]   speed
+    python -m benchmarks [--only NAME] [--device cpu|gpu] [--float64]         speed
+    python -m benchmarks.estimate                                             speed, whole
+    python -m benchmarks.scaling                                              cost against size
+    python -m benchmarks.platforms SERIES.h5 ...                              CPU beside GPU
     python -m benchmarks.closed_loop                                          tuning, simulated
     python -m benchmarks.coverage                                             widths, bound
     python -m benchmarks.steps                                                choosing steps
@@ -9,8 +12,12 @@
     python -m benchmarks.nuts                                                 EM and a sampler
     python -m benchmarks.reality --folder FOLDER                              another simulator
     python -m benchmarks.comparison                                           other methods
+    python -m benchmarks.faults                                               loops with faults
+    python -m benchmarks.verification                                         the last frame
+    python -m benchmarks.broken_symmetry                                      fixed C30, C34, C50
 
-All but the first write ``benchmarks/results/`` and their tables in ``docs/results.md``.
+The first and `platforms` write where they are told to, all others ``benchmarks/results/`` and their
+tables in ``docs/results.md``.
 """
 
 import os

@@ -41,11 +41,14 @@ def main(arguments=None) -> int:
         made = provenance.provenance()
         for one in module.run(options.repetitions):
             entries.append(one | {"provenance": made})
-            if options.json:  # kept as soon as there is one
-                provenance.write(options.json, entries)
+            if options.json:  # kept as soon as there is one, apart from an older whole
+                provenance.write(f"{options.json}.part", entries)
     print(timing.table(entries))
+    if options.json:
+        os.replace(f"{options.json}.part", options.json)
     if options.document:
-        place = "speed" if jax.default_backend() == "cpu" else "speed_gpu"
+        place = "speed_float64" if options.float64 else "speed"
+        place = place if jax.default_backend() == "cpu" else f"{place}_gpu"
         provenance.put(place, timing.markdown(entries), options.document)
     return 0
 

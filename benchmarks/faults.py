@@ -83,7 +83,9 @@ def draw(seed: int):
                     o, semi_angle_mrad=o.semi_angle_mrad * (1 + off)),
                 "wrong pixel": lambda o, off: replace(o, pixel_mrad=o.pixel_mrad * (1 + off)),
             }[fault](optics, off)
-            told[fault] = f"{100 * (3 * off if fault == 'wrong energy' else off):+.0f} %"
+            if fault == "wrong energy":  # the highest is 300 keV
+                off = given["optics"].energy_keV / optics.energy_keV - 1
+            told[fault] = f"{100 * off:+.0f} %"
         elif fault == "narrow limits":
             limits = float(random.uniform(40, 250))
             told[fault] = f"{limits:.0f} nm"

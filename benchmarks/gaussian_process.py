@@ -7,7 +7,8 @@ scores them; ``tinygp`` its process and `log_probability`, vmapped over all cand
 ``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or a block in a call
 of LAPACK, which takes such small matrices one after the other on one core; ``torch`` and
 ``gpytorch`` blocks in jaxcal's precision, on all cores or on the accelerator that JAX runs on.
-All blocks are of as many candidates. ``scikit-learn``
+All blocks are of as many candidates, but for these two on an accelerator, which
+takes all at once. ``scikit-learn``
 has no kernel with a symmetry and evaluates the plain one, a candidate at a time. The others get
 fewer candidates than jaxcal and tinygp; the rates are per candidate. The deviation is the largest
 difference of a log likelihood from the NumPy one, over their spread.
@@ -84,7 +85,7 @@ def numpy_form(where, latents, hyper, signs):
 
 
 def torch_form(hyper, signs):
-    """The same in PyTorch."""
+    """The same in PyTorch, of tensors."""
     torch, device = pytorch.ready()
     amplitude, length, noise = (float(np.exp(h)) for h in hyper)
     signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
@@ -97,15 +98,14 @@ def torch_form(hyper, signs):
         factor = torch.linalg.cholesky(kernel)
         white = torch.linalg.solve_triangular(factor, latents[None], upper=False)
         log_det = torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum(-1)
-        return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
-            log_det + 0.5 * len(latents) * np.log(2 * np.pi))
+        return pytorch.done(-0.5 * (white**2).sum((1, 2)) - LATENTS * (
+            log_det + 0.5 * len(latents) * np.log(2 * np.pi)))[0]
 
-    return lambda *given: score(
-        *(torch.tensor(part, device=device) for part in given)).cpu().numpy()
+    return score
 
 
 def gpytorch_form(hyper, signs):
-    """The same by GPyTorch's kernel and multivariate normal."""
+    """The same by GPyTorch's kernel and multivariate normal, of tensors."""
     import gpytorch
 
     torch, device = pytorch.ready()
@@ -115,13 +115,12 @@ def gpytorch_form(hyper, signs):
     signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
 
     def score(where, latents):
-        where, latents = (torch.tensor(part, device=device) for part in (where, latents))
         with torch.no_grad():
             dense = sum(kernel(where, sign * where).to_dense() for sign in signs) / len(signs)
             dense = amplitude**2 * dense + noise**2 * torch.eye(len(latents), device=device)
             zero = torch.zeros(len(where), 1, len(latents), device=device)
             normal = gpytorch.distributions.MultivariateNormal(zero, dense[:, None])
-            return normal.log_prob(latents.T[None]).sum(-1).cpu().numpy()
+            return pytorch.done(normal.log_prob(latents.T[None]).sum(-1))[0]
 
     return score
 
@@ -164,8 +163,11 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
         if importlib.util.find_spec("sklearn"):
             forms["scikit-learn"] = double, sklearn_form(hyper)
         for name, (points, form) in forms.items():
-            part = points[: FEWER[name]]
-            took = timing.measure(form, part, data, repetitions=repetitions)
+            part, other = points[: FEWER[name]], data
+            if name in ("torch", "gpytorch"):
+                whole = jax.default_backend() != "cpu"  # an accelerator takes all at once
+                part, other = pytorch.tensors(points if whole else part, data)
+            took = timing.measure(form, part, other, repetitions=repetitions)
             timings[name] = took.scaled(len(where) / len(part))
         theirs = timings["numpy_batch"].value
         ours = np.asarray(timings["jaxcal"].value, float)[: len(theirs)]

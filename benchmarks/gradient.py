@@ -63,23 +63,18 @@ def with_numpy(phases, film, spread, wanted, radius: float):
 
 
 def with_torch(phases, film, spread, wanted, radius: float):
-    """Misfit and gradient (25,) by PyTorch."""
-    torch, device = pytorch.ready()
+    """Misfit and gradient (25,) by PyTorch, of tensors."""
+    torch, _ = pytorch.ready()
     size = film.shape[-1]
-    basis, pupil, inside, along_y, along_x = simulate.torch_tables(size, radius, size)
-    phases = torch.tensor(phases, requires_grad=True, device=device)
-    film, wanted, mtf, mask = (torch.as_tensor(part, device=device) for part in (
-        film[0], wanted, simulate.transfer((size, size)), reference_spectra.MASK))
-    intensity = simulate.torch_intensity(phases, film, spread, radius, basis, pupil, size)
-    frame = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(size, size))
-    contrast = inside * (frame / ((inside * frame).sum() / inside.sum()) - 1)
-    power = (along_y @ contrast.to(along_x.dtype) @ along_x).abs() ** 2
-    power = power / ((inside**2).sum() * radius**2)
-    power = torch.where(mask, power, 0.0)
+    table = simulate.torch_tables(size, radius, size)
+    phases = phases.detach().requires_grad_()
+    intensity = simulate.torch_intensity(phases, film[0], spread, radius, table)
+    frame = torch.fft.irfft2(torch.fft.rfft2(intensity) * table.mtf, s=(size, size))
+    power = torch.where(table.mask, simulate.torch_power(frame, radius, table), 0.0)
     image = torch.log(power / power.mean() + FLOOR)
     value = ((image - wanted) ** 2).sum()
     value.backward()
-    return value.item(), phases.grad.cpu().numpy()
+    return pytorch.done(value.detach(), phases.grad)
 
 
 def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> Iterator[dict]:
@@ -95,8 +90,9 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> Iterator
                    "numpy": timing.measure(with_numpy, phases, film, spread, wanted, radius,
                                            repetitions=min(3, repetitions))}
         try:
+            phases, film, wanted = pytorch.tensors(given[0], given[1], given[3])
             timings["torch"] = timing.measure(
-                with_torch, *given, radius, repetitions=repetitions)
+                with_torch, phases, film, float(spread), wanted, radius, repetitions=repetitions)
         except ImportError:
             print("gradient: torch is not installed, its row is left out", file=sys.stderr)
         ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))

@@ -6,9 +6,9 @@
 Each series is estimated in this process where JAX runs by its own choice, and the answers are kept;
 with ``--beside`` they are compared with those kept elsewhere. Asked for is that the knob settings
 that tune differ by less than a tenth of what they are stated to be sure to, and that these standard
-deviations agree to a tenth: the exit status is 1 where they do not. Seconds are with compilation
-where a series is the first of its size. Writes the table "platforms" in ``docs/results.md`` where
-``--document`` says so.
+deviations agree to a tenth, from as many
+frames: the exit status is 1 where they do not. Seconds are with compilation
+where a series is the first of its size. Prints a table.
 """
 
 import argparse
@@ -59,8 +59,10 @@ def compared(here: dict, there: dict) -> list[dict]:
 def markdown(result) -> str:
     """Table for the documentation."""
     rows = [(row["series"], f"{row['off']:.3f}", f"{row['sd_ratio']:.3f}",
-             *(f"{seconds:.0f}" for seconds in row["seconds"])) for row in result["compared"]]
-    head = ("series", "largest difference / sd", "ratio of the sd", "seconds here", "there")
+             *row["frames_used"], *(f"{seconds:.0f}" for seconds in row["seconds"]))
+            for row in result["compared"]]
+    head = ("series", "largest difference / sd", "ratio of the sd", "frames used here", "there",
+            "seconds here", "there")
     return "\n\n".join([provenance.markdown(head, rows), f"Here: {provenance.source(result)}",
                         f"There: {provenance.source(result['beside'])}"])
 
@@ -71,9 +73,13 @@ def main(arguments=None) -> int:
     parser.add_argument("series", nargs="+", type=Path)
     parser.add_argument("--json", type=Path, help="keep the answers here")
     parser.add_argument("--beside", type=Path, help="answers kept on another machine")
-    parser.add_argument("--document", type=Path, help="put the table into this document")
     options = parser.parse_args(arguments)
     beside = json.loads(options.beside.read_text()) if options.beside else None
+    names = {file.name for file in options.series}
+    if len(names) < len(options.series):
+        parser.error("two series have the same file name, by which answers are told apart")
+    if beside and (lacking := sorted(names - beside["answers"].keys())):
+        parser.error(f"{options.beside} has no answer for {', '.join(lacking)}")
     result = {"benchmark": "platforms", "provenance": provenance.provenance()}
     for found in answers(options.series):
         result["answers"] = found
@@ -84,11 +90,10 @@ def main(arguments=None) -> int:
             provenance.write(options.json, result)
     if beside:
         print(markdown(result))
-    if beside and options.document:
-        provenance.put("platforms", markdown(result), options.document)
     print(f"estimated on {jax.default_backend()}")
-    rows = result.get("compared", [])
-    alike = all(row["off"] < ALIKE and abs(row["sd_ratio"] - 1) < ALIKE for row in rows)
+    alike = all(row["off"] < ALIKE and abs(row["sd_ratio"] - 1) < ALIKE
+                and row["frames_used"][0] == row["frames_used"][1]
+                for row in result.get("compared", []))
     return 0 if alike else 1
 
 

@@ -42,13 +42,15 @@ def code(*scripts) -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, "+changes" where the package differs from it; "unknown" outside."""
+    """The checkout's commit, "+changes" where the package or the benchmarks differ from it;
+    "unknown" outside."""
     def git(*arguments):
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
                               check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "jaxcal")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--",
+                      "jaxcal", "benchmarks/*.py")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

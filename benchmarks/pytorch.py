@@ -4,6 +4,7 @@ import os
 from functools import cache
 
 import jax
+import numpy as np
 
 from benchmarks import timing
 
@@ -12,8 +13,7 @@ from benchmarks import timing
 def ready():
     """The module torch with its defaults set, and the device to work on.
 
-    That is the accelerator JAX runs on where it can be; there matrix products are as fast and as
-    exact as JAX's own default is. Real numbers are of the same width.
+    That is the accelerator JAX runs on where it can be. Real numbers are of the same width.
 
     Raises:
         ImportError: it is not installed.
@@ -23,12 +23,18 @@ def ready():
     accelerated = jax.default_backend() == "gpu" and torch.cuda.is_available()
     torch.set_num_threads(os.cpu_count())
     torch.set_default_dtype(torch.float64 if timing.real() == "float64" else torch.float32)
-    torch.set_float32_matmul_precision("high" if accelerated else "highest")
     return torch, torch.device("cuda" if accelerated else "cpu")
 
 
-def wait() -> None:
-    """Until the accelerator, if there is one, has done what it was given."""
+def tensors(*arrays) -> tuple:
+    """The arrays on that device."""
+    torch, device = ready()
+    return tuple(torch.as_tensor(np.array(array), device=device) for array in arrays)
+
+
+def done(*values):
+    """The values, once the accelerator, if there is one, has computed them."""
     torch, device = ready()
     if device.type == "cuda":
         torch.cuda.synchronize()
+    return values

@@ -16,12 +16,12 @@ COPIED = 2**26  # floats, far more than a cache holds
 
 
 def rates() -> tuple[float, float]:
-    """FLOP/s of a float32 matrix product and bytes/s of a copy (read and write both counted), by
-    the lower quartile of ten: measured anew each time, a shared machine is not always as fast."""
-    matrix = jnp.ones((SIZE, SIZE), jnp.float32)
+    """FLOP/s of a matrix product and bytes/s of a copy (read and write both counted), by the lower
+    quartile of ten: measured anew each time, a shared machine is not always as fast."""
+    matrix = jnp.ones((SIZE, SIZE), timing.real())
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     flops = 2 * SIZE**3 / timing.measure(product, matrix, repetitions=10).lower
-    line = jnp.zeros(COPIED, jnp.float32)
+    line = jnp.zeros(COPIED, timing.real())
     copied = timing.measure(jax.jit(lambda a: a + 1), line, repetitions=10)
     return flops, 2 * line.nbytes / copied.lower
 

@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,56 +165,78 @@ def with_scipy(phases, film, spread, radius: float):
 
 
 def with_torch(phases, film, spread, radius: float):
-    """Intensity (..., S, S) and log spectrum of states (..., 25) of one film with PyTorch."""
-    torch, device = pytorch.ready()
-    size = film.shape[-1]
-    side = exposed_side(size, radius)
-    basis, pupil, inside, along_y, along_x = torch_tables(size, radius, side)
-    phases, film, mtf = (torch.as_tensor(part, device=device)
-                         for part in (phases, film[0], transfer((side, side))))
-    intensity = torch_intensity(phases, film, spread, radius, basis, pupil, side)
-    blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * mtf, s=(side, side)).clip(min=0)
+    """Intensity (..., S, S) and log spectrum of states (..., 25) of one film (1, N, N), all of them
+    PyTorch's tensors."""
+    torch, _ = pytorch.ready()
+    size, side = film.shape[-1], exposed_side(film.shape[-1], radius)
+    table = torch_tables(size, radius, side)
+    intensity = torch_intensity(phases, film[0], spread, radius, table)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(intensity) * table.mtf, s=(side, side)).clip(min=0)
     frame = CAMERA.dose * blurred + torch.sqrt(CAMERA.dose * blurred) * torch.randn_like(blurred)
     frame = frame + CAMERA.readout * torch.randn_like(blurred)
-    mean = (inside * frame).sum((-2, -1), keepdim=True) / inside.sum()
-    contrast = inside * (frame / mean - 1)
-    power = (along_y @ contrast.to(along_x.dtype) @ along_x).abs() ** 2
-    power = power / ((inside**2).sum() * radius**2)
-    images = [reference_spectra.log_image(one) for one in power.cpu().numpy().reshape(
-        -1, *power.shape[-2:])]
-    return intensity.cpu().numpy(), np.reshape(images, power.shape)
+    log = torch.log(torch_power(frame, radius, table).clip(min=1e-30))
+    mean = (log * table.mask).sum((-2, -1), keepdim=True) / table.mask.sum()
+    return pytorch.done(intensity, torch.where(table.mask, log - mean, 0.0))
 
 
-def torch_intensity(phases, film, spread, radius: float, basis, pupil, side: int):
-    """Intensity (..., side, side) of the middle by PyTorch, of phases (..., 25) and film (N, N)."""
-    torch, device = pytorch.ready()
+def torch_intensity(phases, film, spread, radius: float, table):
+    """Intensity (..., S, S) of the middle by PyTorch, of phases (..., 25) and film (N, N)."""
+    torch, _ = pytorch.ready()
     size = len(film)
-    angle = torch.tensordot(phases, basis, 1)
-    plate = torch.polar(pupil.expand_as(angle), -angle)
-    lit, seen = (torch.as_tensor(middle(size, n)[1], device=device) for n in (len(pupil), side))
-    total = 0.0
+    angle = torch.tensordot(phases, table.basis, 1)
+    plate = torch.polar(table.pupil.expand_as(angle), -angle)
+    lit, seen, total = table.lit, table.seen, 0.0
     for shift, weight in zip(*reference.quadrature(spread, 0.0, NODES, 1), strict=True):
-        line_x, line_y = (torch.as_tensor(line, device=device)
-                          for line in focal_lines(shift, size, radius))
-        wave = torch.zeros(*phases.shape[:-1], size, size, dtype=film.dtype, device=device)
+        line_x, line_y = (torch.polar(torch.ones_like(square), -float(shift[0]) * square)
+                          for square in (table.square_x, table.square_y))
+        wave = film.new_zeros(*phases.shape[:-1], size, size)
         wave[..., lit[:, None], lit] = plate * line_x * line_y
         far = torch.fft.fft2(torch.fft.ifft2(wave) * film)[..., seen[:, None], seen]
         total = total + float(weight) * (far.real**2 + far.imag**2)
     return total
 
 
+def torch_power(frame, radius: float, table):
+    """Power spectrum (..., ROWS, COLUMNS) of counts (..., S, S) by PyTorch."""
+    mean = (table.inside * frame).sum((-2, -1), keepdim=True) / table.inside.sum()
+    contrast = table.inside * (frame / mean - 1)
+    power = (table.along_y @ contrast.to(table.along_x.dtype) @ table.along_x).abs() ** 2
+    return power / ((table.inside**2).sum() * radius**2)
+
+
+class TorchTables(NamedTuple):
+    """`tables`, the squared lines and the places of the aperture and of what is seen, the MTF and
+    the bins that count, as tensors."""
+
+    basis: object
+    pupil: object
+    inside: object
+    along_y: object
+    along_x: object
+    square_x: object
+    square_y: object
+    lit: object
+    seen: object
+    mtf: object
+    mask: object
+
+
 @lru_cache(maxsize=4)
-def torch_tables(size: int, radius: float, side: int):
-    """`tables` as tensors."""
-    torch, device = pytorch.ready()
-    return tuple(torch.as_tensor(np.array(part), device=device)
-                 for part in tables(size, radius, side))
+def torch_tables(size: int, radius: float, side: int) -> TorchTables:
+    """All that is prepared beforehand for frames of which the middle ``side`` is exposed."""
+    parts = tables(size, radius, side)
+    box, lit = middle(size, len(parts[1]))
+    x, y = (line.ravel()[box] ** 2 for line in reference.lines(size, radius))
+    squares = (square.astype(timing.real()) for square in (x[None], y[:, None]))
+    return TorchTables(*pytorch.tensors(*parts, *squares, lit, middle(size, side)[1],
+                                        transfer((side, side)), reference_spectra.MASK))
 
 
 def with_abtem(phases, film, spread, radius: float):
     """Intensity and log spectrum with abTEM's probe, diffraction pattern and focal series."""
     import abtem
 
+    abtem.config.set({"precision": str(timing.real())})
     optics, size = Optics(ENERGY_KEV, SEMI_ANGLE_MRAD, SEMI_ANGLE_MRAD / radius), film.shape[-1]
     per_nm = edge_phases(optics)
     extent = 10 * radius * optics.length_unit_nm  # A
@@ -245,10 +268,10 @@ def disc_pixels(size: int, radius: float) -> float:
 def ffts_alone(*batch_and_size: int):
     """The functions that do two transforms for each node of (..., N) grids, by library."""
     *batch, size = batch_and_size
-    torch, device = pytorch.ready()
+    torch, _ = pytorch.ready()
     wave = np.random.default_rng(0).standard_normal((*batch, size, size, 2), timing.real())
     wave = wave.view(timing.complex_())[..., 0]
-    tensor, workers = torch.as_tensor(wave, device=device), os.cpu_count()
+    (tensor,), workers = pytorch.tensors(wave), os.cpu_count()
 
     def scipys():
         for _ in range(NODES):
@@ -257,9 +280,20 @@ def ffts_alone(*batch_and_size: int):
     def torchs():
         for _ in range(NODES):
             torch.fft.fft2(torch.fft.ifft2(tensor))
-        pytorch.wait()
+        pytorch.done()
 
     return scipys, torchs
+
+
+def prepared(name: str, phases, film, spread):
+    """The same as an implementation takes it: nothing is converted, nor sent to a device, on the
+    clock."""
+    if name == "numpy":
+        return phases, film, spread
+    single = phases.astype(timing.real()), film.astype(timing.complex_())
+    if name == "jaxcal":
+        return *map(jnp.asarray, single), timing.real().type(spread)
+    return *(pytorch.tensors(*single) if name == "torch" else single), float(spread)
 
 
 OTHERS = {"numpy": with_numpy, "scipy": with_scipy, "torch": with_torch, "abtem": with_abtem}
@@ -276,14 +310,11 @@ def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> Iterator[dict]:
             phases = np.tile(phases, (batch, 1))
             phases[:, 0] *= 1 + np.arange(batch) * BATCHED_NM / STATE_NM["C10"]
             key, others = jax.random.split(key, batch), {"torch": with_torch}
-        # nothing is converted on the clock
-        ready = phases.astype(timing.real()), film.astype(timing.complex_()), float(spread)
-        given = key, *(jnp.asarray(part, part.dtype) for part in ready[:2]), timing.real().type(
-            spread)
+        given = key, *prepared("jaxcal", phases, film, spread)
         timings = {"jaxcal": timing.measure(function, *given, repetitions=repetitions)}
         for name, other in others.items():
-            taken = (phases, film, spread) if name == "numpy" else ready
             try:
+                taken = prepared(name, phases, film, spread)
                 timings[name] = timing.measure(other, *taken, radius, repetitions=repetitions)
             except ImportError:
                 print(f"simulate: {name} is not installed, its row is left out", file=sys.stderr)

@@ -75,7 +75,7 @@ def apart(module: str, *arguments):
 
 
 def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation,
-          repetitions: int = REPETITIONS, roofline: float | None = None) -> dict:
+          repetitions: int = REPETITIONS, roofline: float | None = None, dtype=None) -> dict:
     """One entry of the results: what was timed, on how many items, and how far the values differ.
 
     Args:
@@ -84,11 +84,12 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
         deviation: of jaxcal's values from the slowest baseline's, relative; the module says how;
             None where no baseline is installed.
         roofline: share of the machine's limit reached, see :mod:`benchmarks.roofline`.
+        dtype: of jaxcal's numbers, `real` where None.
     """
     return {
         "benchmark": benchmark,
         "case": case,
-        "dtype": str(real()),
+        "dtype": str(dtype or real()),
         "seconds": {name: t.median for name, t in timings.items()},
         "quartiles": {name: [t.lower, t.upper] for name, t in timings.items()},
         "compile_seconds": timings["jaxcal"].compile,
@@ -141,7 +142,8 @@ def markdown(entries) -> str:
                          _figure(one["roofline_fraction"], ".0%") if own else ""))
     header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation",
               "of the limit")
-    return "\n\n".join((provenance.markdown(header, rows), provenance.source(entries[0])))
+    types = " and ".join(sorted({one["dtype"] for one in entries}))
+    return f"{provenance.markdown(header, rows)}\n\n{types}. {provenance.source(entries[0])}"
 
 
 def _figure(value, form: str) -> str:

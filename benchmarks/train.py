@@ -32,6 +32,8 @@ class Torch:
 
     def __init__(self, weights):
         torch, self.device = pytorch.ready()
+        if self.device.type == "cuda":  # as exact as JAX's own default is there
+            torch.set_float32_matmul_precision("high")
         self.torch, self.shape = torch, CONFIG.architecture
         self.layers = {
             (half, name): {part: torch.tensor(np.array(value), requires_grad=True,
@@ -91,7 +93,7 @@ class Torch:
 
     def means(self, image):
         with self.torch.no_grad():
-            return self.encode(image)[0].cpu().numpy()
+            return pytorch.done(self.encode(image)[0])[0]
 
 
 def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list[dict]:
@@ -114,7 +116,7 @@ def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list
         noise = vae.draws(key, nnx.merge(graph, weights), images)
         there, ours = other.tensor(images), work["encode"][0](weights, images)
         mean = float(training.vae_loss(weights, graph, key, images)[1].value)
-        off = np.abs(np.asarray(ours) - other.means(there)).max()
+        off = np.abs(np.asarray(ours) - other.means(there).cpu().numpy()).max()
         theirs = other.elbo(there, other.tensor(noise)).item()
         deviations = {"train": abs(mean / theirs - 1), "encode": off / np.std(ours)}
         for name, function in (("encode", other.means), ("train", other.step)):

@@ -105,8 +105,9 @@ DEFAULT = Settings()
 
 
 class Result(NamedTuple):
-    """candidates: the posterior's; parameters: the M-step's; evidences: log marginal likelihood
-    (with the prior of the parameters) by iteration; converged, message: why it stopped."""
+    """candidates: the posterior's; parameters: the M-step's, or the prior's mean without one;
+    evidences: log marginal likelihood (with the prior of the parameters) by iteration; converged,
+    message: why it stopped."""
 
     candidates: Candidates
     parameters: Parameters
@@ -231,6 +232,7 @@ def move(key, candidates: Candidates, parameters, experiment, map_):
     ), jnp.mean(accept)
 
 
+@jax.jit
 def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.Array]:
     """Resample by log weights (N,); their mean joins the evidence. Also the effective number."""
     weights = jnp.exp(log_weights - jnp.max(log_weights))
@@ -242,25 +244,32 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
     ), effective_number(log_weights)
 
 
-def walk(key, candidates: Candidates, parameters, experiment, map_, moves: int):
-    """So many Metropolis moves of every candidate; the fraction accepted."""
+@partial(jax.jit, static_argnames="map_")
+def walk(keys, candidates: Candidates, parameters, experiment, map_):
+    """A Metropolis move of every candidate for each of the keys (M,); the fraction accepted."""
     candidates, accepted = jax.lax.scan(
-        lambda c, key: move(key, c, parameters, experiment, map_), candidates,
-        jax.random.split(key, moves))
+        lambda c, key: move(key, c, parameters, experiment, map_), candidates, keys)
     return candidates, jnp.mean(accepted)
 
 
-@partial(jax.jit, static_argnames=("map_", "settings"))
-def temper(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
-    """One step towards the posterior: raise the temperature, reweigh, resample, move."""
+@partial(jax.jit, static_argnames=("effective", "moves"))
+def raise_temperature(key, candidates: Candidates, effective: float, moves: int):
+    """Candidates at the next temperature, resampled; their effective number and how many had
+    failed before; keys (moves,) to walk with. One program: each small one costs a start."""
     key, resample_key = jax.random.split(key)
     failed = jnp.sum(~jnp.isfinite(candidates.log_likelihood))
-    temperature = next_temperature(
-        candidates.temperature, candidates.log_likelihood, settings.effective)
+    temperature = next_temperature(candidates.temperature, candidates.log_likelihood, effective)
     log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
-    candidates, effective = reweigh(resample_key, candidates, log_weights)
-    candidates, accepted = walk(key, candidates._replace(temperature=temperature), parameters,
-                                experiment, map_, settings.moves)
+    candidates, number = reweigh(resample_key, candidates, log_weights)
+    return (candidates._replace(temperature=temperature), number, failed,
+            jax.random.split(key, moves))
+
+
+def temper(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
+    """One step towards the posterior: raise the temperature, reweigh, resample, move."""
+    candidates, effective, failed, keys = raise_temperature(
+        key, candidates, settings.effective, settings.moves)
+    candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
     return candidates, StepInfo(effective, accepted, failed)
 
 
@@ -309,7 +318,6 @@ def maximise(candidates: Candidates, parameters, experiment, map_, settings: Set
     return jax.tree.map(lambda leaf: leaf[best], tried), ratio + priors[best] - priors[0]
 
 
-@partial(jax.jit, static_argnames=("map_", "settings"))
 def renew(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
     """E-step after the parameters or the data changed: reweigh the posterior's candidates, move."""
     key, resample_key = jax.random.split(key)
@@ -318,9 +326,11 @@ def renew(key, candidates: Candidates, parameters, experiment, map_, settings: S
     evidence = candidates.log_evidence
     candidates, effective = reweigh(
         resample_key, candidates._replace(log_likelihood=likelihood), log_weights)
-    candidates, accepted = walk(key, candidates._replace(log_evidence=evidence), parameters,
-                                experiment, map_, 2 * settings.moves)
-    return candidates, StepInfo(effective, accepted, jnp.sum(~jnp.isfinite(likelihood)))
+    candidates, fractions = candidates._replace(log_evidence=evidence), []
+    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):  # as long as `temper`'s
+        candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
+        fractions.append(accepted)
+    return candidates, StepInfo(effective, sum(fractions) / 2, jnp.sum(~jnp.isfinite(likelihood)))
 
 
 def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:
@@ -335,10 +345,10 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
     """EM from the prior to the posterior.
 
     Returns:
-        :class:`Result`; ``converged`` says that the parameters stopped moving.
+        :class:`Result`; ``converged``: the parameters stopped moving, or were not to move.
 
     Raises:
-        ValueError: settings without two candidates.
+        ValueError: settings with fewer than two candidates or with negative iterations.
     """
     if settings.candidates < 2 or settings.iterations < 0:
         raise ValueError(f"EM needs at least 2 candidates and no negative iterations, got "

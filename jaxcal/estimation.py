@@ -37,6 +37,7 @@ DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
 EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
+GAIN_STEPS = 2  # M-steps then where it is asked for the actuator matrix, which moves the states
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
@@ -160,6 +161,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
         >>> import jaxcal
         >>> answer = jaxcal.estimate(jaxcal.read_series("series.h5"))  # doctest: +SKIP
     """
+    start = time.perf_counter()
     report = progress or (lambda message, fraction: None)
     if published or not refined:
         check_knobs(series.knob_names, series.name)
@@ -171,10 +173,11 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
             seen, fault=seen.fault or observation.stale(frame, series.frames[:number])))
         if goes_on and observations[-1].fault is None:  # there is something to refine: make ready
             _prepare(series, series.optics)
-    return infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
-                 published=published, refined=refined, settings=settings,
-                 progress=lambda message, fraction: report(
-                     message, None if fraction is None else 0.2 + 0.8 * fraction))
+    answer = infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
+                   published=published, refined=refined, settings=settings,
+                   progress=lambda message, fraction: report(
+                       message, None if fraction is None else 0.2 + 0.8 * fraction))
+    return replace(answer, seconds=time.perf_counter() - start)
 
 
 def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
@@ -217,15 +220,16 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         problem = posed()
         starts = refine.resume(problem, before.refinement)
     else:
-        share = 0.5 if goes_on else 1.0
+        settings = settings or _usual(goes_on, actuator)
+        share = 1.0 if not goes_on else 0.5 if settings.iterations else 0.0
         if goes_on:  # while EM runs
             compiled, coming = _prepare(series, optics), devices.aside(posed)
         data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                           actuator=actuator, length=length)
         result = em.run(
             jax.random.key(seed), data, model.flat_map if published else model.map,
-            settings or (START if goes_on else em.DEFAULT), progress=lambda told, fraction:
-            report(told, None if fraction is None else share * fraction))
+            settings, progress=lambda told, fraction: report(
+                told, None if fraction is None else share * fraction))
         answer = _summary(result, data, series, good, rejected, latents, images)
         if goes_on:
             problem, _ = coming(), compiled()
@@ -240,6 +244,13 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _usual(goes_on: bool, actuator: bool) -> em.Settings:
+    """Of EM where none are given."""
+    if not goes_on:
+        return em.DEFAULT
+    return START._replace(iterations=GAIN_STEPS) if actuator else START
 
 
 def _prepare(series: Series, optics: Optics) -> Callable[[], None]:

@@ -67,7 +67,8 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
 
 def prepare(free, several: bool) -> Callable[[], None]:
     """Start to compile what `evaluate` calls, once for all problems alike, in threads; what is
-    returned waits for it.
+    returned waits for it. That saves time and nothing else: where it fails, `evaluate` compiles
+    again and says what is wrong.
 
     Args:
         free: names of the free aberrations.
@@ -80,7 +81,10 @@ def prepare(free, several: bool) -> Callable[[], None]:
 
     def wait():
         for compiled in waits:
-            compiled()
+            try:
+                compiled()
+            except Exception:
+                _compiled.cache_clear()
 
     return wait
 

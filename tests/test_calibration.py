@@ -33,9 +33,10 @@ STEPS = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [0.0, 40.0, 0.0], [-90.0, 3
 OPTICS = Optics(200.0, 20.0, 0.2)
 BLANK = np.zeros((256, 256), np.float32)
 QUICK = em.Settings(candidates=512, iterations=0)  # one compilation for all
+LATENTS = em.Settings(candidates=512, iterations=2, climbs=10)  # where there is no refinement
 
 
-latents_only = partial(calibration.estimate, settings=QUICK, refined=False)
+latents_only = partial(calibration.estimate, settings=LATENTS, refined=False)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,7 @@ def test_one_camera_for_all_frames():
 @pytest.fixture
 def quick():
     """The loop over the latents alone, with one compilation."""
-    return partial(calibration.calibrate, frames=3, settings=QUICK, refined=False)
+    return partial(calibration.calibrate, frames=3, settings=LATENTS, refined=False)
 
 
 def microscope():
@@ -372,12 +373,12 @@ def test_one_setting_is_never_decided(series, model):
     """Both forms, one frame and twice the same setting; two settings say nothing of the kind."""
     still = replace(series.select([0, 0]), name="still.h5")
     for one in (series.select([0]), still):
-        told = calibration.estimate(one, model, settings=QUICK, refined=False)
+        told = calibration.estimate(one, model, settings=LATENTS, refined=False)
         assert told.message.startswith(
             "not decided: all frames at one knob setting, where a state and its mirror image show "
             "the same; take a frame at another; ")
         assert told.message.count("not decided") == 1 and not told.converged
-    two = calibration.estimate(series.select([0, 1]), model, settings=QUICK, refined=False)
+    two = calibration.estimate(series.select([0, 1]), model, settings=LATENTS, refined=False)
     assert "all frames at one knob setting" not in two.message
 
 
@@ -510,6 +511,25 @@ def test_any_coefficient_may_be_a_knob(model):
     sd = np.sqrt(np.diag(found.covariance_nm2))
     assert np.all(np.abs(found.x0_nm - list(hidden.values())) < 4 * sd)
     assert sd[2] < 1000.0 and sd[0] < 2.0
+
+
+@pytest.mark.slow
+def test_the_actuator_matrix_is_estimated_where_asked(model):
+    """Gains of 12 and -10 %, larger steps than elsewhere: the basin is found all the same."""
+    gain = np.diag([1.12, 0.9, 1.0])
+    bench = SimulatedMicroscope(hidden_nm=TRUTH, seed=3, actuator=gain)
+    steps = np.array([[0, 0, 0], [150, 60, 0], [-120, 160, -70], [40, -150, 120], [90, 90, 150],
+                      [-160, -60, 80], [20, 130, -140], [-60, -40, -150.0]])
+    frames = []
+    for step in steps:
+        bench.set(step)
+        frames.append(bench.acquire())
+    found = calibration.estimate(
+        Series(np.stack(frames), steps, bench.knob_names, bench.optics), model, actuator=True)
+    assert "gains C10 1." in found.message and "do not act as told" not in found.message
+    assert_allclose(np.diag(found.actuator), np.diag(gain), atol=0.03)
+    error = found.tuned_knobs_nm + np.linalg.solve(gain, list(TRUTH.values()))
+    assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(found.tuned_covariance_nm2)))
 
 
 @pytest.mark.slow

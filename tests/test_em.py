@@ -393,9 +393,9 @@ def test_compiled_is_eager_and_batched_is_a_loop():
 
 def test_one_trace_serves_every_series_of_a_size(monkeypatch):
     em.run(jax.random.key(0), linear(0)[1], LINEAR.map, SETTINGS)
-    sizes = [f._cache_size() for f in (em.begin, em.temper, em.renew, em.maximise)]
+    sizes = [f._cache_size() for f in (em.begin, em.score_all, em.walk, em.maximise)]
     em.run(jax.random.key(1), linear(1, frame_noise=counted(2))[1], LINEAR.map, SETTINGS)
-    assert sizes == [f._cache_size() for f in (em.begin, em.temper, em.renew, em.maximise)]
+    assert sizes == [f._cache_size() for f in (em.begin, em.score_all, em.walk, em.maximise)]
 
 
 def test_the_key_decides():

@@ -106,6 +106,23 @@ def test_what_is_prepared_is_what_the_climb_evaluates(series):
     assert posterior.frame_terms._cache_size() == compiled
 
 
+def test_what_could_not_be_prepared_is_tried_again(series, monkeypatch):
+    calls = []
+
+    def fails_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MemoryError
+        return jnp.zeros(())
+
+    monkeypatch.setattr(posterior, "frame_terms", fails_once)
+    posterior._compiled.cache_clear()
+    for expected in (1, 2, 2):  # the third time there is nothing left to do
+        posterior.prepare(series[0].free, several=False)()
+        assert len(calls) == expected
+    posterior._compiled.cache_clear()
+
+
 def test_the_end_is_a_top(found):
     """Newton's step from there is a small part of the width."""
     point, active = found.solutions[0].point, np.flatnonzero(found.problem.active)

@@ -42,7 +42,7 @@ def test_every_table_and_figure_of_the_documentation_is_made_by_a_step():
                                else f"{module}/__main__.py")).read_text() for module in modules)
     named = {place for place in places if f'"{place}"' in sources}
     assert places - named == {"reality_command", "reality_published", "reality_frames",
-                              "multislice_command"}
+                              "multislice_command", "speed_gpu"}  # the last takes a GPU
     assert 'f"{options.name}_{name}"' in sources and 'f"{options.name}_frames"' in sources
     drawn = {name for step in reproduce.STEPS.values() for kind, name in step.writes.items()
              if kind in ("picture", "figure")}
