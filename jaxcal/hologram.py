@@ -50,7 +50,7 @@ class Physics(NamedTuple):
 
     film: (K,) log power at KNOTS; noise: (3,) log power of the noise, polynomial in
     (f/NOISE_UNIT)^2; focal_spread, thickness: log of the C10 edge phases, rad; blur: log of the
-    standard deviation of the Gaussian MTF, aperture radii; halo: log of the share of the power in
+    standard deviation of the Gaussian MTF, aperture radii; halo: log odds of the power in
     the wings of G, see `with_wings`.
     """
 
@@ -274,10 +274,10 @@ def with_wings(power, physics: Physics, layout: tiles.Layout):
     """Columns (N, C) at all frequencies -> at the bins (B, C), with the wings of G.
 
     The aperture's edge cuts the windows of the side bands sharply and diffracts, which leaves wings
-    about the blobs that no Gaussian has: the share exp(halo) of the power is spread with the kernel
+    about the blobs that no Gaussian has: a share of the power is spread with the kernel
     of `tiles.Layout.wings`.
     """
-    share = jnp.exp(physics.halo)
+    share = jax.nn.sigmoid(physics.halo)
     wings = jnp.asarray(layout.wings, power.dtype)
     return (1 - share) * power[chosen(layout)] + share * (wings @ power)
 
@@ -340,7 +340,7 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
         [power, still + fx[:, None] * push_x + fy[:, None] * push_y, shapes], 1)
     columns = jnp.where(power > 0, columns, 0.0)
     single = with_wings(columns, physics, layout)
-    by_halo = single[:, :1] - columns[chosen(layout), :1]
+    by_halo = jax.nn.sigmoid(-physics.halo) * (single[:, :1] - columns[chosen(layout), :1])
     twice = second_order(columns[:, 0], columns, layout).at[:, 0].multiply(0.5)
     power, moved, shapes = jnp.split(single + twice, [1, 1 + count], axis=1)
     mtf2, noise = camera(physics, layout)

@@ -218,8 +218,17 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
 
 
 def _front(points, problem, behind=BEHIND) -> list[Point]:
-    """Points whose evidence is not so far behind, best first, one for each place."""
+    """Points whose evidence is not so far behind, best first, one for each place.
+
+    Raises:
+        ValueError: none is finite.
+    """
     kept: list[Point] = []
+    points = [point for point in points if np.isfinite(point.value)]
+    if not points:
+        raise ValueError("no state explains the spectra by any number: the frames are not those of "
+                         "one instrument and film, or the knobs do not act at all as told; look at "
+                         "both")
     best = max(log_evidence(point, problem) for point in points)
     for point in sorted(points, key=lambda p: -log_evidence(p, problem)):
         if log_evidence(point, problem) < best - behind:

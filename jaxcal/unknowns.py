@@ -24,7 +24,7 @@ STRENGTH_SD = 0.2  # of the film from frame to frame, log power
 NOISE = (-0.7, -0.4, 0.0), (1.5, 0.5, 0.3)  # polynomial of the log noise: mean, the first
 # counted from the tiles' lowest power at high frequencies, which holds some signal; sd
 FOCAL_SPREAD_NM, THICKNESS_NM, BLUR_PIXELS = (4.0, 0.5), (4.0, 0.8), (1.0, 0.5)  # mean, sd of log
-HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of log
+HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of its log odds
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 FILMS = 4000  # simulated ones, whose mean and covariance are a film's prior
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 class Unknowns(NamedTuple):
     """state: (F,) nm; log_scale; film: (K,) log power at the knots; noise: (3,);
-    focal_spread, thickness: log nm; blur: log aperture radii; halo: log share;
+    focal_spread, thickness: log nm; blur: log aperture radii; halo: log odds;
     strength: (T,) log power; miss: (T, P) nm by which the knobs missed the setting of each frame;
     gain: (P, P) actuator matrix less the identity; drift: (P,) nm per frame."""
 
@@ -135,7 +135,7 @@ def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float
     blur = (BLUR_PIXELS[0] / radius_pixels, BLUR_PIXELS[1])
     focus, depth, blur = ((np.log(m), s) for m, s in (FOCAL_SPREAD_NM, THICKNESS_NM, blur))
     mean = Unknowns(np.zeros(len(free)), 0.0, film, np.array(NOISE[0]) + [noise, 0, 0], focus[0],
-                    depth[0], blur[0], np.log(HALO[0]), np.zeros(frames),
+                    depth[0], blur[0], np.log(HALO[0] / (1 - HALO[0])), np.zeros(frames),
                     np.zeros((frames, knobs)), np.zeros((knobs, knobs)), np.zeros(knobs))
     sd = Unknowns(state_sd_nm(free), SCALE_SD, np.ones(len(film)), np.array(NOISE[1]), focus[1],
                   depth[1], blur[1], HALO[1], np.full(frames, STRENGTH_SD),

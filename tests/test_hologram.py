@@ -103,6 +103,18 @@ def test_slopes_are_the_derivatives(layout):
     assert_allclose(slopes, np.concatenate(expected, 1), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("halo", [-40.0, 2.0, 40.0])
+def test_the_wings_never_hold_more_than_all_power(halo):
+    """A frame that does not fit may ask for any share; each leaves powers and finite slopes."""
+    made, layout = physics(FILM, thickness=0.3, blur=np.log(0.008), halo=halo), tiles.TILES
+    state = phases(C10=60.0, C12a=-50.0)
+    points = lay_out(state, PLACES, made, *(jnp.asarray(m[-1]) for m in layout.moments), layout)
+    log, slopes = jax.jit(partial(hologram.log_spectrum_and_slopes, layout=layout))(
+        state, made, points)
+    assert np.all(np.isfinite(log)) and np.all(np.isfinite(slopes))
+
+
 @pytest.mark.parametrize("layout", [tiles.TILES, tiles.WHOLE, tiles.GLIMPSE])
 def test_blobs_are_summed_as_written(layout):
     """Against all blobs at all frequencies, in NumPy; what is left out lies beyond TAIL."""

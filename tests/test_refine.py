@@ -106,6 +106,14 @@ def test_what_is_prepared_is_what_the_climb_evaluates(series):
     assert posterior.frame_terms._cache_size() == compiled
 
 
+def test_a_start_without_a_finite_likelihood_is_given_up(found):
+    good = found.solutions[0].point
+    bad = good._replace(value=np.nan, gradient=np.full_like(good.gradient, np.nan))
+    assert refine._front([bad, good, bad], found.problem) == [good]
+    with pytest.raises(ValueError, match="no state explains the spectra"):
+        refine._front([bad], found.problem)
+
+
 def test_what_could_not_be_prepared_is_tried_again(series, monkeypatch):
     calls = []
 
