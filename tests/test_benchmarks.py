@@ -609,7 +609,8 @@ def test_faults_are_drawn_of_all_kinds_and_the_same_for_a_seed():
 
 def fault_run(seed, verdict="tuned", inside=True, broken=()):
     return {"seed": seed, "faults": {"drift": "1.0 nm a frame"}, "verdict": verdict,
-            "inside": inside, "left": 0.5 if inside else 3.0, "broken": list(broken)}
+            "inside": inside, "left": 0.5 if inside else 3.0, "broken": list(broken),
+            "reason": "a drift, 90% likely, is allowed for" if seed == 0 else "too few frames"}
 
 
 @pytest.mark.parametrize(("runs", "holds"), [
@@ -623,6 +624,8 @@ def fault_run(seed, verdict="tuned", inside=True, broken=()):
 def test_what_has_to_hold_under_faults(runs, holds):
     summary = faults.summarise(runs)
     assert summary["holds"] == holds
+    named = sum(run["seed"] == 0 and run["verdict"] != "tuned" for run in runs)
+    assert summary["by_fault"]["drift"].get("named", 0) == named
     page = faults.markdown({"summary": summary, "runs": runs,
                             "provenance": provenance.provenance()})
     assert page.startswith("| fault | tuned | not decided | refused | \"tuned\" but outside |")
