@@ -66,7 +66,7 @@ def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step
 
 STEPS = {
     "speed": Step(("-m", "benchmarks"), (), 4, {"json": "speed", "document": "results.md"}),
-    "speed_float64": Step(("-m", "benchmarks"), ("--float64", "--repetitions", "10"), 4,
+    "speed_float64": Step(("-m", "benchmarks"), ("--float64", "--repetitions", "5"), 2,
                           {"json": "speed_float64", "document": "results.md"}),
     "estimate": _benchmark("estimate", minutes=7),
     "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "500224", minutes=9),
