@@ -68,7 +68,7 @@ STEPS = {
     "speed": Step(("-m", "benchmarks"), (), 4, {"json": "speed", "document": "results.md"}),
     "speed_float64": Step(("-m", "benchmarks"), ("--float64", "--repetitions", "5"), 2,
                           {"json": "speed_float64", "document": "results.md"}),
-    "estimate": _benchmark("estimate", minutes=7),
+    "estimate": _benchmark("estimate", minutes=3),
     "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "500224", minutes=9),
     "identifiability": _benchmark("identifiability", minutes=3, quick=("--quick",),
                                   picture="identifiability.png"),
