@@ -42,10 +42,9 @@ FAULTS = ("none", "gains", "dead knob", "hysteresis", "drift", "bad frames", "ca
 NAMED = {"gains": ("the knobs do not act as told", "of what it was told"),
          "dead knob": ("does not move",), "hysteresis": ("hysteresis:",), "drift": ("a drift, ",),
          "camera turned": ("the camera sees the knobs",),
-         "wrong energy": ("the knobs do not act as told", "energy_keV"),
-         "wrong semi-angle": ("semi_angle_mrad",), "wrong pixel": ("pixel_mrad",),
-         "narrow limits": ("its limit is",),
-         "failing call": ("the microscope failed", "did not answer", "gave a frame", "gave ")}
+         "wrong energy": ("energy_keV",), "wrong semi-angle": ("semi_angle_mrad",),
+         "wrong pixel": ("pixel_mrad",), "narrow limits": ("its limit is",),
+         "failing call": ("the microscope failed", "did not answer", "gave ")}
 STATES = (calibration.TUNED, calibration.NOT_DECIDED, calibration.REFUSED)
 
 

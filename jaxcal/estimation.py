@@ -171,7 +171,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
         seen = observation.observe(frame, series.optics)
         observations.append(replace(
             seen, fault=seen.fault or observation.stale(frame, series.frames[:number])))
-        if goes_on and observations[-1].fault is None:  # there is something to refine: make ready
+        if goes_on and observations[-1].fault is None:  # something to refine; begun only once
             _prepare(series, series.optics)
     answer = infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
                    published=published, refined=refined, settings=settings,

@@ -83,7 +83,7 @@ def prepare(free, several: bool) -> Callable[[], None]:
         for compiled in waits:
             try:
                 compiled()
-            except Exception:
+            except Exception:  # whatever it is, `evaluate` meets it again and does not hide it
                 _compiled.cache_clear()
 
     return wait

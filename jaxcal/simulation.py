@@ -77,15 +77,15 @@ class Film(NamedTuple):
     deviation: jax.Array
 
 
-_FILMS = np.array([np.log([0.05, 0.5]), np.log([2.0, 6.0]),  # strength and width, in the logarithm
-                   [0.7, 1.4], [0.0, 0.9], [1.0, 4.0], [0.0, 0.8], [2.5, 6.0], [0.7, 1.5],
-                   [0.01, 0.045]], np.float32)
-FILM_NUMBERS, FILM_DEVIATION = len(_FILMS), 0.2
+#: What a random film's parts are uniform between, in the order of Film; the first two in their log.
+FILM_RANGES = np.array([np.log([0.05, 0.5]), np.log([2.0, 6.0]), [0.7, 1.4], [0.0, 0.9], [1.0, 4.0],
+                        [0.0, 0.8], [2.5, 6.0], [0.7, 1.5], [0.01, 0.045]], np.float32)
+FILM_NUMBERS, FILM_DEVIATION = len(FILM_RANGES), 0.2
 
 
 def film_of(uniform, normal) -> Film:
     """A random film of random numbers: (FILM_NUMBERS,) between 0 and 1, and normal ones (K,)."""
-    low, high = _FILMS.T
+    low, high = FILM_RANGES.T
     strength, width, *rest = low + (high - low) * uniform
     return Film(jnp.exp(strength), jnp.exp(width), *rest, FILM_DEVIATION * normal)
 
@@ -115,7 +115,7 @@ def film_spectrum(film: Film, unit_per_nm):
 def draw_film(key) -> Film:
     """A random film."""
     *keys, last = jax.random.split(key, FILM_NUMBERS + 1)
-    *keys, strength = keys
+    *keys, strength = keys  # so the shipped model's films were drawn
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(
         jnp.stack([strength, *keys]))
     return film_of(uniform, jax.random.normal(last, (len(specimen.KNOTS),), jnp.float32))

@@ -100,7 +100,7 @@ def state_sd_nm(names) -> np.ndarray:
 
 
 @jax.jit
-def _spectra(uniform, normal, unit_per_nm):
+def _film_spectra(uniform, normal, unit_per_nm):
     """Log amplitudes (N, K) of films of random numbers."""
     return jax.vmap(lambda *numbers: simulation.film_spectrum(
         simulation.film_of(*numbers), unit_per_nm))(uniform, normal)
@@ -110,7 +110,7 @@ def _spectra(uniform, normal, unit_per_nm):
 def film_prior(unit_per_nm: float):
     """Mean (K,) and Cholesky factor (K, K) of the log power spectra of simulated films."""
     random = np.random.default_rng(0)
-    amplitudes = np.asarray(_spectra(
+    amplitudes = np.asarray(_film_spectra(
         random.random((FILMS, simulation.FILM_NUMBERS), np.float32),
         random.standard_normal((FILMS, len(specimen.KNOTS)), np.float32), np.float32(unit_per_nm)))
     power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
