@@ -16,6 +16,7 @@ from jaxcal import (
     devices,
     em,
     identification,
+    inconsistency,
     laplace,
     modes,
     observation,
@@ -217,8 +218,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
                          spectra=images, rejected_frames=tuple(rejected))
-        problem = posed()
-        starts = refine.resume(problem, before.refinement)
+        problem, starts = refine.resume(posed(), before.refinement)
     else:
         settings = settings or _usual(goes_on, actuator)
         share = 1.0 if not goes_on else 0.5 if settings.iterations else 0.0
@@ -239,6 +239,8 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         found = refine.solve(problem, starts, progress=lambda told, fraction:
                              report(told, share + (1 - share) * fraction))
         answer = _refined(answer, found, series, asked=actuator)
+    wrong = inconsistency.findings(series.optics, radius, found if goes_on else None)
+    answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")

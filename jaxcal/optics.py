@@ -42,6 +42,20 @@ def wavelength_nm(energy_keV):
     return 1e9 * PLANCK_J_S * LIGHT_M_S / CHARGE_C / momentum_eV
 
 
+def energy_of(wavelength_nm):
+    """Beam energy of a wavelength, keV; the inverse of `wavelength_nm`.
+
+    Args:
+        wavelength_nm: electron wavelength, nm.
+
+    Example:
+        >>> round(energy_of(0.0025079340), 3)
+        200.0
+    """
+    momentum_eV = 1e9 * PLANCK_J_S * LIGHT_M_S / CHARGE_C / wavelength_nm
+    return 1e-3 * (math.hypot(momentum_eV, REST_ENERGY_EV) - REST_ENERGY_EV)
+
+
 def interaction_constant(energy_keV):
     """Interaction constant sigma: phase of a projected potential, rad/(V nm).
 

@@ -17,13 +17,16 @@ from jaxcal.identification import one_setting
 from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
 from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
+    SCALE_SD,
     Problem,
     glimpse,
     mirrored,
+    rescaled,
     slices,
     with_actuator,
     with_drift,
     with_misses,
+    with_scale,
 )
 
 LONGEST = 2.0  # step of any unknown, prior standard deviations
@@ -35,6 +38,7 @@ SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 LIKELY = 0.5  # probability of a drift from which on it is among the unknowns of the climb
 BELIEVED = 3.0  # log evidence that it takes to believe that the knobs miss or turn otherwise
+OFF_SCALE = 2.5  # standard deviations of the scale between knobs and optics that ask for a wider
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
 MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
@@ -45,7 +49,8 @@ JUDGED = 4  # frames from which on one of them can be found not to fit
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
     (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator,
-    with_misses: whether these were among the unknowns."""
+    with_misses: whether these were among the unknowns; with_scale: whether the scale between
+    knobs and optics is another than the energy and the angles say."""
 
     solutions: tuple[Solution, ...]
     weights: np.ndarray
@@ -55,6 +60,7 @@ class Refinement(NamedTuple):
     with_drift = property(lambda self: self.solutions[0].drifts > LIKELY)
     with_actuator = property(lambda self: self._open("gain"))
     with_misses = property(lambda self: self._open("miss"))
+    with_scale = property(lambda self: self.problem.sd.log_scale > SCALE_SD)
 
     def _open(self, part: str) -> bool:
         return bool(np.any(self.problem.active[slices(self.problem)[part]]))
@@ -87,12 +93,14 @@ def climbed(problem: Problem, starts, steps: int) -> list[Point]:
         lambda z: climb(problem, evaluate(z, problem), steps)[0], starts)
 
 
-def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
-    """z (Z,) where an earlier refinement of the same instrument ended, for each of its solutions.
+def resume(problem: Problem, before: Refinement) -> tuple[Problem, list[np.ndarray]]:
+    """The problem as an earlier refinement of the same instrument left it, and z (Z,) where that
+    ended, for each of its solutions.
 
-    New frames have no strength of their own yet; a coefficient that has come to matter since, with
-    a new measure of the aperture, starts at its prior's mean.
+    A scale once found wrong stays open. New frames have no strength of their own yet; a coefficient
+    that has come to matter since, with a new measure of the aperture, starts at its prior's mean.
     """
+    problem = with_scale(problem) if before.with_scale else problem
     old, new, starts = slices(before.problem), slices(problem), []
     for found in before.solutions:
         z, ended = np.zeros(problem.active.size), found.point.z
@@ -103,12 +111,17 @@ def resume(problem: Problem, before: Refinement) -> list[np.ndarray]:
             if name in before.problem.free:
                 z[place] = ended[before.problem.free.index(name)]
         starts.append(np.where(problem.active, z, 0.0))
-    return starts
+    return problem, starts
 
 
 def enough(problem: Problem) -> bool:
     """Whether there are frames enough to ask for a drift, the actuator matrix, or misses."""
     return len(problem.weights) >= ACTUATED
+
+
+def off_scale(point: Point, problem: Problem) -> float:
+    """How far the scale between knobs and optics is off, standard deviations of its prior."""
+    return float(point.z[slices(problem)["log_scale"]][0])
 
 
 def rise(wider: Problem, point: Point, problem: Problem) -> float:
@@ -157,11 +170,19 @@ def set_aside(problem: Problem, points, steps: int):
 
 
 def wanted(problem: Problem, points, steps: int, report):
-    """The problem with what the frames ask for besides, a drift, the actuator matrix, or what the
-    knobs miss their settings by, and where the climbs of the points end in it."""
+    """The problem with what the frames ask for besides, another scale between knobs and optics, a
+    drift, the actuator matrix, or what the knobs miss their settings by, and where the climbs of
+    the points end in it."""
     def freed(wider):
         return _front([climb(wider, point, steps)[0] for point in points], wider)
 
+    if enough(problem) and abs(off_scale(points[0], problem)) > OFF_SCALE:
+        report("fitting the scale between knobs and optics", 0.65)
+        wider = with_scale(problem)
+        top = evaluate(rescaled(points[0].z, problem, wider), wider)
+        top, settled = climb(wider, climb(wider, top, 2 * steps)[0], SETTLING)  # a long way
+        if settled and log_evidence(top, wider) > log_evidence(points[0], problem) + BELIEVED:
+            problem, points = set_aside(wider, [top], steps)
     wider = with_drift(problem)
     if enough(problem) and drift_probability(points[0], problem) > LIKELY:
         report("fitting a drift", 0.7)

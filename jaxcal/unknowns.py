@@ -19,6 +19,7 @@ from jaxcal.optics import Optics, edge_phases
 STATE_SD_NM = {1: 150.0, 2: 600.0}  # of the state with the knobs at zero, by order
 MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
 SCALE_SD = 0.01  # of the log semi-angle, after combining nominal and measured radius
+WRONG_SCALE_SD = 0.15  # the same where the energy, an angle or the knobs' unit may be wrong
 FILM_SD = 0.3  # by which films differ from the simulated ones, log power at each knot
 STRENGTH_SD = 0.2  # of the film from frame to frame, log power
 NOISE = (-0.7, -0.4, 0.0), (1.5, 0.5, 0.3)  # polynomial of the log noise: mean, the first
@@ -152,6 +153,16 @@ def glimpse(problem: Problem) -> Problem:
     power = tuple((frame[0][:, low],) for frame in problem.measured.power)
     return replace(problem, measured=problem.measured._replace(power=power),
                    layouts=(tiles.GLIMPSE,))
+
+
+def with_scale(problem: Problem) -> Problem:
+    """The problem for optics that may be told wrong: the scale has WRONG_SCALE_SD."""
+    return replace(problem, sd=problem.sd._replace(log_scale=WRONG_SCALE_SD))
+
+
+def rescaled(z, problem: Problem, wider: Problem) -> np.ndarray:
+    """z (Z,) of a problem in the units of another, whose prior has the same mean."""
+    return z * flat(problem.sd) / np.maximum(flat(wider.sd), 1e-12)
 
 
 def with_drift(problem: Problem) -> Problem:

@@ -37,8 +37,8 @@ OUTSIDE = {
 
 SHELL = {
     "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results",
-    "nexus", "microscopes", "observation", "estimation", "verification", "diagnosis", "runs",
-    "calibration", "tracking", "conformance",
+    "nexus", "microscopes", "observation", "inconsistency", "estimation", "verification",
+    "diagnosis", "runs", "calibration", "tracking", "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "thumbnails", "watched", "watch_figures", "watch_page", "watch",

@@ -30,6 +30,8 @@ from jaxcal.series import Series, SeriesError
 
 TRUTH = {"C10": 60.0, "C12a": -40.0, "C12b": 25.0}
 STEPS = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], [0.0, 40.0, 0.0], [-90.0, 30.0, -30.0]])
+LARGE = np.array([[0, 0, 0], [150, 60, 0], [-120, 160, -70], [40, -150, 120], [90, 90, 150],
+                  [-160, -60, 80], [20, 130, -140], [-60, -40, -150.0]])
 OPTICS = Optics(200.0, 20.0, 0.2)
 BLANK = np.zeros((256, 256), np.float32)
 QUICK = em.Settings(candidates=512, iterations=0)  # one compilation for all
@@ -485,6 +487,22 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 
 
+@pytest.mark.slow
+def test_a_wrong_energy_is_named(model):
+    """Frames of 200 keV told to be of 300: the setting that tunes is right, and so is the energy
+    that the answer proposes."""
+    bench = SimulatedMicroscope(hidden_nm=TRUTH, seed=3)
+    frames = []
+    for step in (steps := LARGE[:6]):
+        bench.set(step)
+        frames.append(bench.acquire())
+    told = replace(bench.optics, energy_keV=300.0)
+    found = calibration.estimate(Series(np.stack(frames), steps, bench.knob_names, told), model)
+    energy = float(re.search(r"energy_keV is wrong \((\d+) instead of 300", found.message)[1])
+    assert abs(energy - bench.optics.energy_keV) < 12.0
+    assert np.all(np.abs(found.tuned_knobs_nm + list(TRUTH.values())) < 2.0)
+
+
 def test_one_frame_leaves_two_mirror_images(series, model):
     only = calibration.estimate(series.select([0]), model, settings=QUICK)
     assert len(only.modes) >= 2 and not only.converged
@@ -518,10 +536,8 @@ def test_the_actuator_matrix_is_estimated_where_asked(model):
     """Gains of 12 and -10 %, larger steps than elsewhere: the basin is found all the same."""
     gain = np.diag([1.12, 0.9, 1.0])
     bench = SimulatedMicroscope(hidden_nm=TRUTH, seed=3, actuator=gain)
-    steps = np.array([[0, 0, 0], [150, 60, 0], [-120, 160, -70], [40, -150, 120], [90, 90, 150],
-                      [-160, -60, 80], [20, 130, -140], [-60, -40, -150.0]])
     frames = []
-    for step in steps:
+    for step in (steps := LARGE):
         bench.set(step)
         frames.append(bench.acquire())
     found = calibration.estimate(

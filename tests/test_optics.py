@@ -26,6 +26,7 @@ ENERGIES = (30, 60, 80, 100, 200, 300)
 def test_tabulated_constants(energy, picometres, sigma):
     assert_allclose(1e3 * optics.wavelength_nm(energy), picometres, atol=5.1e-5)
     assert_allclose(optics.interaction_constant(energy), sigma, atol=5.1e-7)
+    assert_allclose(optics.energy_of(optics.wavelength_nm(energy)), energy, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

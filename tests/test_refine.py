@@ -13,13 +13,15 @@ from jaxcal import (
     aberrations,
     acquisition,
     hologram,
+    inconsistency,
     laplace,
+    observation,
     posterior,
     refine,
     tiles,
     unknowns,
 )
-from jaxcal.optics import Optics, edge_waves
+from jaxcal.optics import Optics, edge_waves, wavelength_nm
 
 OPTICS = Optics(200.0, 20.0, 0.19)
 KNOBS = ("C10", "C12a", "C12b")
@@ -54,13 +56,14 @@ def expected(z, problem):
                   for layout in tiles.LAYOUTS) for p, made in zip(phases, physics, strict=True)]
 
 
-def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None, miss=None):
+def made(truth=None, steps=STEPS, seed=0, gain=None, drift=None, miss=None, scale=0.0):
     """A problem whose spectra the theory made, and the z that made them. Neighbouring bins are
     independent here, so that the likelihood sees about three times the information it counts on.
     """
     problem = blank(steps)
     state = TRUTH if truth is None else truth
     z = unknowns.start(problem, tuple(state), list(state.values()))
+    z[unknowns.slices(problem)["log_scale"]] = scale / unknowns.SCALE_SD
     if gain is not None:
         z[unknowns.slices(problem)["gain"]] = np.ravel((gain - np.eye(3)) / problem.sd.gain)
     if drift is not None:
@@ -206,6 +209,56 @@ def test_knobs_that_act_otherwise_are_found_out():
     exact, z = made()
     found = refine.solve(exact, [z])
     assert not found.with_actuator and not found.with_drift and not found.with_misses
+    assert not found.with_scale
+
+
+@pytest.mark.slow
+def test_a_scale_that_is_told_wrong_is_found():
+    """As of 200 keV where 300 are told: nothing else is asked for, and it stays with more frames.
+    Roughly: the film's thickness and the windows that are trusted move with the scale."""
+    truth = 0.5 * np.log(wavelength_nm(300.0) / wavelength_nm(200.0))
+    problem, z = made(scale=truth)
+    start = z.copy()
+    start[unknowns.slices(problem)["log_scale"]] = 0.0
+    found = refine.solve(problem, [start])
+    assert found.with_scale and not found.with_actuator and not found.with_misses
+    best = found.solutions[0]
+    assert unknowns.decode(best.point.z, found.problem).log_scale == pytest.approx(truth, abs=0.035)
+    error = best.x0_nm - [60, -45, 30]
+    assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(best.covariance_nm2)))
+    later, starts = refine.resume(problem, found)
+    assert later.sd.log_scale == unknowns.WRONG_SCALE_SD
+    scale = unknowns.slices(problem)["log_scale"]
+    assert_array_equal(starts[0][scale], best.point.z[scale])
+
+
+def test_what_is_told_wrong_is_said(series):
+    """Of the optics, by the aperture's image and by the scale that the knobs' steps ask for."""
+    problem = series[0]
+    told = problem.optics.semi_angle_mrad / problem.optics.pixel_mrad
+
+    def said(scale, wrong=1.0, widen=unknowns.with_scale, frames=refine.ACTUATED):
+        asked = replace(widen(problem), weights=np.ones(frames))
+        z = np.zeros(problem.active.size)
+        z[unknowns.slices(problem)["log_scale"]] = scale / asked.sd.log_scale
+        top = laplace.Solution(posterior.Point(z, *[0.0] * 5), *[None] * 9, True)
+        return inconsistency.findings(
+            OPTICS, told * wrong, refine.Refinement((top,), np.ones(1), asked, ()))
+
+    truth = 0.5 * np.log(OPTICS.wavelength_nm / wavelength_nm(80.0))
+    assert "energy_keV is wrong (80 instead of 200 explains it)" in said(truth)
+    assert "pixel_mrad both (-5 %)" in said(np.log(0.95))
+    narrow = {"widen": lambda same: same}
+    assert "3.0 standard deviations off: look at energy_keV" in said(-0.03, **narrow)
+    assert said(0.02, **narrow) == said(-0.03, frames=5, **narrow) == ""
+    assert said(0.0, 1.03, **narrow) == ""
+    # ten percent: of the pixel where the steps want the semi-angle as told, of that where not
+    share = observation.MEASURED_SHARE * np.log(1.1)
+    pixel, angle = said(-share, 1.1), said(np.log(1.1) - share, 1.1)
+    assert "they are 20.0 (told 20) and 0.173 (told 0.19)" in pixel
+    assert "they are 22.0 (told 20) and 0.190 (told 0.19)" in angle
+    few = inconsistency.findings(OPTICS, 1.1 * told, None)
+    assert few.endswith("one of them is wrong") and few in pixel and few in angle
 
 
 @pytest.mark.slow
@@ -304,8 +357,8 @@ def test_the_gain_of_a_step_is_that_of_the_larger_problem(series, found, widen):
 
 def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
     longer, _ = made()
-    starts = refine.resume(longer, found)
-    assert len(starts) == len(found.solutions)
+    same, starts = refine.resume(longer, found)
+    assert same is longer and len(starts) == len(found.solutions)
     old, new = unknowns.slices(found.problem), unknowns.slices(longer)
     z = found.solutions[0].point.z
     assert_array_equal(starts[0][new["state"]], z[old["state"]])
@@ -314,7 +367,7 @@ def test_going_on_takes_over_all_but_the_strength_of_new_frames(series, found):
     # at a larger angle more coefficients matter
     wider = unknowns.problem(longer.measured, KNOBS, Optics(200.0, 30.0, 0.28), 108.0)
     assert len(wider.free) > len(found.problem.free)
-    start = refine.resume(wider, found)[0]
+    start = refine.resume(wider, found)[1][0]
     for name in found.problem.free:
         assert start[wider.free.index(name)] == z[found.problem.free.index(name)]
     assert start.size == wider.active.size

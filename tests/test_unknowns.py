@@ -84,6 +84,18 @@ def test_actuator_and_drift_wait_until_asked_for():
     assert_array_equal(drifting.active[: part["drift"].start], plain.active[: part["drift"].start])
 
 
+def test_a_vector_in_the_units_of_a_wider_prior():
+    plain = problem()
+    wider = unknowns.with_scale(plain)
+    z = 0.3 * np.random.default_rng(0).standard_normal(plain.active.size)
+    moved = unknowns.rescaled(z, plain, wider)
+    before, after = unknowns.decode(z, plain), unknowns.decode(moved, wider)
+    for one, other in zip(before, after, strict=True):
+        assert_allclose(other, one)
+    part = unknowns.slices(plain)["log_scale"]
+    assert_allclose(moved[part] * unknowns.WRONG_SCALE_SD, z[part] * unknowns.SCALE_SD)
+
+
 def test_a_start_is_its_state():
     made = problem()
     z = unknowns.start(made, ("C10", "C23b"), [70.0, -300.0])

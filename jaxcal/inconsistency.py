@@ -1,0 +1,50 @@
+"""What speaks against the optics as told: the image of the aperture, and how far the knobs move.
+
+The radius of the aperture's image, in pixels, is the semi-angle over the pixel. A step of a knob
+moves the phases by so many radians as energy and semi-angle say; the scale between the two,
+estimated along, tells where they say it wrong.
+"""
+
+import numpy as np
+
+from jaxcal.observation import measured_optics
+from jaxcal.optics import Optics, energy_of
+from jaxcal.refine import OFF_SCALE, Refinement, enough, off_scale
+from jaxcal.unknowns import decode
+
+CROOKED = 0.035  # log of measured over told radius, from which on something is told wrong
+
+
+def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> str:
+    """What is told wrong, a sentence with what would explain it; empty where nothing is.
+
+    Args:
+        optics: as told; radius_pixels: measured, of the aperture's image;
+        found: what the spectra say; None where they were not asked.
+    """
+    told_pixels = optics.semi_angle_mrad / optics.pixel_mrad
+    crooked = abs(np.log(radius_pixels / told_pixels)) > CROOKED
+    asked = found is not None and enough(found.problem)
+    log_scale = _log_scale(found) if asked else 0.0
+    if crooked:
+        told = (f"the aperture's image has a radius of {radius_pixels:.1f} pixels, where "
+                f"semi_angle_mrad/pixel_mrad is {told_pixels:.1f}: one of them is wrong")
+        if not asked:
+            return told
+        semi = measured_optics(optics, radius_pixels).semi_angle_mrad * np.exp(log_scale)
+        return (f"{told}, by the knobs' steps they are {semi:.1f} (told {optics.semi_angle_mrad:g})"
+                f" and {semi / radius_pixels:.3f} (told {optics.pixel_mrad:g})")
+    if asked and found.with_scale:
+        waves = np.exp(2 * log_scale)  # of phase, where one is expected
+        return (f"all knobs move the phases by {waves:.2f} of what they should: energy_keV is "
+                f"wrong ({energy_of(optics.wavelength_nm / waves):.0f} instead of "
+                f"{optics.energy_keV:g} explains it), or semi_angle_mrad and pixel_mrad both "
+                f"({100 * np.expm1(log_scale):+.0f} %), or the knobs' unit")
+    off = abs(off_scale(found.solutions[0].point, found.problem)) if asked else 0.0
+    return "" if off < OFF_SCALE else (
+        f"the scale between knobs and optics is {off:.1f} standard deviations off: look at "
+        f"energy_keV, semi_angle_mrad, pixel_mrad and the knobs' unit")
+
+
+def _log_scale(found: Refinement) -> float:
+    return float(decode(found.solutions[0].point.z, found.problem).log_scale)
