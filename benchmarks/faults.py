@@ -5,10 +5,10 @@
 Run k tunes a simulated microscope (three knobs, every fourth seven, budget of eight frames) with
 one or two faults: gains off by up to 40 % with cross-talk, a knob that does not move, hysteresis,
 drift, bad frames (blank, saturated, half in shadow, crystalline, contaminated, stale, late), a
-camera turned or mirrored, a wrong nominal energy, semi-angle or pixel, knobs with narrow limits, a
-call that raises, hangs or gives rubbish. What has to hold: nothing is raised, no knob is sent
-beyond its limit, the verdict is one of three, the knobs stand where it says, and of the runs that
-say "tuned" at least 98 % are inside the limits they state.
+camera turned or mirrored, a wrong nominal energy, semi-angle or pixel, knobs with narrow limits
+(all knobs have some), a call that raises, hangs or gives rubbish. What has to hold: nothing is
+raised, no knob is sent beyond its limit, the verdict is one of three, the knobs stand where it
+says, and of the runs that say "tuned" at least 98 % are inside the limits they state.
 
 A run is kept as soon as it ends, so that the same command goes on after an interruption. Writes
 ``benchmarks/results/faults.json`` and the table in ``docs/results.md``, prints one closing line;
@@ -54,7 +54,9 @@ def draw(seed: int):
     names = simulated.SEVEN if seed % 4 == 3 else simulated.FIRST_ORDER
     count, nominal = len(names), simulated.simulated_optics()
     chosen = random.choice(len(FAULTS), int(random.integers(1, 3)), replace=False)
-    told, actuator, drift, limits, given = {}, np.eye(count), np.zeros(count), None, {}
+    told, actuator, drift, given = {}, np.eye(count), np.zeros(count), {}
+    limits = {name: float(random.uniform(250, 600) if name in simulated.FIRST_ORDER else
+                          random.uniform(1500, 3000)) for name in names}
     for fault in (FAULTS[k] for k in chosen):
         told[fault] = ""
         if fault == "gains":
@@ -94,15 +96,17 @@ def draw(seed: int):
                 off = given["optics"].energy_keV / optics.energy_keV - 1
             told[fault] = f"{100 * off:+.0f} %"
         elif fault == "narrow limits":
-            limits = float(random.uniform(40, 250))
-            told[fault] = f"{limits:.0f} nm"
+            narrow = float(random.uniform(40, 250))
+            limits |= dict.fromkeys(simulated.FIRST_ORDER, narrow)
+            told[fault] = f"{narrow:.0f} nm"
         elif fault == "failing call":
-            given["calls"] = {int(random.integers(2 * FRAMES)): str(random.choice(faulty.CALLS))}
+            # set and acquire in turns, the verification and the last correction among them
+            number, kind = int(random.integers(2 * FRAMES + 3)), str(random.choice(faulty.CALLS))
+            given["calls"] = {number | 1 if kind == "rubbish" else number: kind}  # of acquire
             told[fault] = str(given["calls"])
     bench = simulated.SimulatedMicroscope(
         nominal, knob_names=names, seed=seed, hidden_range_nm=150.0, actuator=actuator,
-        drift_nm=drift,
-        limits_nm=None if limits is None else dict.fromkeys(simulated.FIRST_ORDER, limits))
+        drift_nm=drift, limits_nm=limits)
     return told, FaultyMicroscope(bench, seed=seed, **given), bench
 
 

@@ -162,51 +162,29 @@ def edge_basis(x, y, places=tuple(range(25))):
 
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
-    def slopes(z, p, q):
-        (up, i_up), (down, i_down) = z(p, (p - 1, q)), z(q, (p, q - 1))
-        return (up + down, i_up + i_down), (i_down - i_up, up - down)
-
-    return _derivatives(slopes, x, y, places)
+    return _combined((_DX, _DY), x, y, places)
 
 
 def edge_hessian(x, y, places=tuple(range(25))):
     """Second derivatives of `edge_basis` along xx, xy and yy, each (F, ...)."""
-    def bends(z, p, q):
-        (up, i_up), (down, i_down) = z(p * (p - 1), (p - 2, q)), z(q * (q - 1), (p, q - 2))
-        mixed, i_mixed = z(2 * p * q, (p - 1, q - 1))
-        both, i_both = up + down, i_up + i_down
-        return ((both + mixed, i_both + i_mixed), (i_down - i_up, up - down),
-                (mixed - both, i_mixed - i_both))
-
-    return _derivatives(bends, x, y, places)
+    return _combined((_DX @ _DX, _DX @ _DY, _DY @ _DY), x, y, places)
 
 
-def _derivatives(of, x, y, places):
-    """What ``of(z, p, q)`` gives of each term w^p conj(w)^q at ``places``, each (F, ...).
+def _combined(matrices, x, y, places):
+    """Linear combinations of the polynomials of `_POWERS`, the rows of ``places``, each (F, ...).
 
-    ``z(factor, (p, q))`` is a multiple of such a power as its real and imaginary part: real
-    arithmetic spares the compiler complex products. Where it vanishes it is the number 0.
+    A table of the polynomials and small matrices of numbers: the compiler has little to do.
     """
+    rows = [_POWERS.index(_power(place)) for place in places]
+    chosen = [matrix[rows] for matrix in matrices]
+    used = np.flatnonzero(np.any(chosen, (0, 1)))
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
     cosines, sines, radial = _circular(x, y)
-
-    def z(factor, powers):
-        if factor == 0:
-            return 0.0, 0.0
-        turns, size = powers[0] - powers[1], factor * radial[min(powers)]
-        imaginary = size * sines[turns] if turns > 0 else -size * sines[-turns] if turns else 0.0
-        return size * cosines[abs(turns)], imaginary
-
-    places = list(places)
-    n, m = ORDER[places] + 1, SYMMETRY[places]
-    terms = [of(z, p, q) for p, q in zip(
-        ((n + m) // 2).tolist(), ((n - m) // 2).tolist(), strict=True)]
-    # a coefficient goes with the real part where it is a cosine's, the imaginary where a sine's
-    chosen = [[parts[int(_IS_B[place])] for parts in term]
-              for place, term in zip(places, terms, strict=True)]
-    return tuple(jnp.stack([jnp.broadcast_to(jnp.asarray(part, dtype), x.shape) for part in column])
-                 for column in zip(*chosen, strict=True))
+    table = jnp.stack([(sines if b else cosines)[p - q] * radial[q]
+                       for p, q, b in (_POWERS[place] for place in used)])
+    return tuple(jnp.tensordot(jnp.asarray(matrix[:, used], dtype), table, 1, precision="highest")
+                 for matrix in chosen)
 
 
 def wave_aberration(coefficients, x, y):
@@ -319,6 +297,37 @@ def from_polar(magnitudes, azimuths):
     dtype = magnitudes.dtype
     turn = (jnp.asarray(_POLAR_SYMMETRY, dtype) * jnp.asarray(azimuths, dtype))[_POLAR_OF]
     return magnitudes[_POLAR_OF] * jnp.where(_IS_B, jnp.sin(turn), jnp.cos(turn))
+
+
+_POWERS = [(p, q, b) for p in range(7) for q in range(min(p, 6 - p) + 1)
+           for b in ((False, True) if p > q else (False,))]
+"""p, q and b of the 28 polynomials Re w^p conj(w)^q, Im where b, with w = x + iy, to degree 6."""
+
+
+def _power(place: int):
+    """p, q and b of the coefficient at a place."""
+    n, m = int(ORDER[place]), int(SYMMETRY[place])
+    return (n + 1 + m) // 2, (n + 1 - m) // 2, bool(_IS_B[place])
+
+
+def _derivative(along):
+    """Matrix (28, 28) of the derivative of the polynomials: ``along`` is 1 for x and i for y."""
+    matrix = np.zeros((len(_POWERS),) * 2)
+    for row, (p, q, b) in enumerate(_POWERS):
+        # d(w^p conj(w)^q) = p w^(p-1) conj(w)^q dw + q w^p conj(w)^(q-1) conj(dw)
+        for factor, up, down in ((p * along, p - 1, q), (q * np.conj(along), p, q - 1)):
+            if min(up, down) < 0:
+                continue
+            turned = down > up  # the conjugate is in the table
+            part = factor * (-1j if b else 1)  # Im z = Re(-i z)
+            powers = max(up, down), min(up, down)
+            matrix[row, _POWERS.index((*powers, False))] += part.real
+            if up != down:
+                matrix[row, _POWERS.index((*powers, True))] += part.imag if turned else -part.imag
+    return matrix
+
+
+_DX, _DY = _derivative(1 + 0j), _derivative(1j)
 
 
 def _circular(x, y):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,9 @@ class Calibration:
         history: the estimates after each frame.
         series: the frames before the verification and their knob settings; None where there are
             none. The verification was taken at the setting that tunes by the last of ``history``.
-        applied_knobs_nm: (P,) where the knobs were left, nm: at the setting that tunes as far as is
-            known; back at zero where refused or where the verification disagrees; None where the
-            instrument failed to move and it is not known.
+        applied_knobs_nm: (P,) where the knobs were left, nm, as they say themselves: at the setting
+            that tunes as far as is known; back at zero where refused or where the verification
+            disagrees; None where the instrument failed to move and it is not known.
         limits_nm: (P,) the tolerance aimed at.
         truth_nm: the hidden state where the microscope is simulated.
         seconds: of the whole run.
@@ -110,6 +110,17 @@ class _Course:
         self.observations.append(replace(seen, fault=seen.fault or stale(frame, self.frames)))
         self.frames.append(frame)
         self.settings_nm.append(self.microscope.knobs_nm.copy())
+
+    def go(self, knobs_nm) -> np.ndarray:
+        """Turn the knobs to (P,) nm; where they stand then."""
+        self.microscope.set(knobs_nm)
+        return self.standing(knobs_nm)
+
+    def standing(self, sent_nm) -> np.ndarray:
+        """Where the knobs say they stand, (P,) nm; of a microscope that never arrives, a recorded
+        series, where they were sent."""
+        microscope = self.microscope
+        return microscope.knobs_nm.copy() if microscope.arrives else np.array(sent_nm, float)
 
     @property
     def seconds(self) -> float:
@@ -174,7 +185,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     limits = _tolerance(tolerance_nm, instrument.optics, names)
     plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
                  getattr(microscope, "truth_nm", None))
-    call = {"frames": frames, "seed": seed, "refined": refined}
+    call = {"frames": frames, "seed": seed, "refined": refined,
+            "optics": asdict(instrument.optics)}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
     try:
@@ -184,10 +196,13 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
             ended = _apply(course, plan)
     except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
         ended = _refused(course, plan, str(error))
-    except BaseException:
-        _bring_back(course)
+    except BaseException as error:
+        error.add_note(_bring_back(course)[1])
         raise
-    course.microscope.end(ended.verdict, ended.reason)
+    try:
+        course.microscope.end(ended.verdict, ended.reason)
+    except OSError as error:  # a full disk does not take the answer away
+        ended = replace(ended, reason=f"{ended.reason}; its end could not be kept: {error}")
     return ended
 
 
@@ -215,8 +230,7 @@ def _explore(course: _Course, plan: _Plan) -> None:
             continue
         answer = course.estimate(plan, place, fraction)
         course.history.append(answer)
-        enough = not plan.refined or answer.frames_used >= refine.ACTUATED
-        if enough and within(answer, plan.limits) and not identification.one_setting(
+        if _enough(answer, plan) and within(answer, plan.limits) and not identification.one_setting(
                 np.stack(course.settings_nm)[list(answer.frame_numbers)], names, optics):
             break
 
@@ -227,13 +241,13 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     names = course.microscope.knob_names
     answer, series = course.history[-1], course.series()
     applied = answer.tuned_knobs_nm
-    beyond = np.abs(applied) > course.microscope.limits_nm
+    beyond = np.abs(applied) > plan.largest
     if np.any(beyond):
         worst = int(np.argmax(beyond))
         raise InstrumentError(
             f"{names[worst]} would have to be turned to {applied[worst]:.0f} nm, its limit is "
-            f"{course.microscope.limits_nm[worst]:g} nm: bring the instrument nearer by other "
-            f"means and start again")
+            f"{plan.largest[worst]:g} nm: bring the instrument nearer by other means and start "
+            f"again")
     plan.report("verify", fraction := plan.frames / (plan.frames + 1))
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
@@ -247,27 +261,44 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
             course.history.append(checked)
         return None
     disagrees = not holds and fault is None
+    standing = course.standing(applied)
     if disagrees:
-        applied = np.zeros(len(names))  # no setting is known that is better
-        course.microscope.set(applied)
+        standing = course.go(np.zeros(len(names)))  # no setting is known that is better
         verdict += "; the knobs are back where they were"
-    elif reached and holds and not within(checked, plan.limits, applied):
-        applied = checked.tuned_knobs_nm
-        course.microscope.set(applied)
+    elif holds and not within(checked, plan.limits, standing) and np.all(
+            np.abs(checked.tuned_knobs_nm) <= plan.largest):
+        standing = course.go(checked.tuned_knobs_nm)
         verdict += ", by which the knobs were corrected once more"
-        if not tuned:
+        if reached and not tuned:
             sure = inside(np.zeros(len(names)), checked.tuned_covariance_nm2, plan.limits)
             verdict += f"; that all are within the tolerance now has a probability of {sure:.0%}"
+    if tuned and not within(checked, plan.limits, standing):
+        tuned, off = False, np.abs(standing - checked.tuned_knobs_nm)
+        worst = int(np.argmax(off / plan.limits))
+        verdict += (f"; the knobs do not come to rest where they are sent, {names[worst]} is "
+                    f"{off[worst]:.2g} nm off")
+    if tuned and not _enough(checked, plan):
+        tuned = False
+        verdict += (f"; only {checked.frames_used} frames could be used, and knobs that act "
+                    f"otherwise than told are not found by fewer than {refine.ACTUATED}")
     spent = ("within the tolerance" if reached
              else "frame budget spent before the tolerance was reached,")
     message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
     final = replace(checked if fault is None else answer, converged=tuned, message=message,
                     seconds=course.seconds)
     if not final.converged:
-        message = "; ".join([message, *_advice(course, plan, final, disagrees)])
+        try:
+            message = "; ".join([message, *_advice(course, plan, final, disagrees)])
+        except ValueError as error:  # an answer is not given up for what else might be said
+            message += f"; why could not be found out ({error}); start again with more frames"
     return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
-                       tuple(course.history), series, course.frames[-1], applied, plan.limits,
+                       tuple(course.history), series, course.frames[-1], standing, plan.limits,
                        plan.truth_nm, course.seconds)
+
+
+def _enough(answer: Estimate, plan: _Plan) -> bool:
+    """Whether knobs that do not act as told would have been found."""
+    return not plan.refined or answer.frames_used >= refine.ACTUATED
 
 
 def _elsewhere(course: _Course, plan: _Plan, answer: Estimate) -> bool:
@@ -298,6 +329,8 @@ def _bring_back(course: _Course):
     home = np.zeros(len(course.microscope.knob_names))
     try:
         course.microscope.bring_back()
+    except OSError as error:
+        return home, f"the knobs are back where they were, which could not be kept: {error}"
     except (InstrumentError, ValueError) as error:
         return None, (f"the knobs could not be brought back ({error}), they stand anywhere between "
                       "there and where they were sent last")
@@ -361,7 +394,7 @@ def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
                                  model.map, np.isin(STATES, known), reach, most)
     knobs = np.zeros(len(answer.knob_names))
     knobs[places] = np.asarray(step, float)[columns]
-    return knobs
+    return np.clip(knobs, -largest, largest)  # single precision may round a limit up
 
 
 def knob_limit_nm(order: int) -> float:
@@ -399,8 +432,10 @@ def _tolerance(tolerance_nm, optics, names):
     limits = quarter_pi_limits_nm(optics)[indices(names)]
     if tolerance_nm is None:
         return limits
-    tolerance = np.broadcast_to(np.asarray(tolerance_nm, float), limits.shape)
-    if not np.all(tolerance > 0):
-        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give what may "
-                         "be left of each knob, in nm")
+    tolerance = np.asarray(tolerance_nm, float)
+    if tolerance.shape not in ((), limits.shape) or not np.all(tolerance > 0):
+        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give what may be "
+                         f"left of each knob, in nm, one number or one for each of "
+                         f"{', '.join(names)}")
+    tolerance = np.broadcast_to(tolerance, limits.shape)
     return tolerance.copy()

@@ -21,6 +21,7 @@ DEFOCUS_WAVES = 12.0  # C10 about which the steps are made, at the aperture's ed
 STEP_WAVES = {1: 4.0, 2: 3.0}  # of the other knobs
 ARRIVES = 0.1  # share of a step by which the setting told may differ
 NOMINAL = 0.05  # by which the disc may differ from the nominal radius
+LEAST = 3  # frames that tell how the knobs act
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def check(microscope, *, defocus_nm: float | None = None, steps_nm=None, model=N
     """Ask an adapter whether it does what a calibration needs.
 
     Give it an instrument that is roughly tuned, over a thin amorphous film. It takes two frames
-    for each knob and five more. Where the microscope states ``limits_nm``, one knob is sent 1 %
+    for each knob and four more. Where the microscope states ``limits_nm``, one knob is sent 1 %
     beyond its own, which the adapter should refuse.
 
     Args:
@@ -80,13 +81,14 @@ def check(microscope, *, defocus_nm: float | None = None, steps_nm=None, model=N
     try:
         first = _first_frame(guarded)
         checks += first
-        checks.append(_limits(guarded))
         if all(one.passed for one in first):
             response = _respond(guarded, checks, _settings(guarded, defocus_nm, steps_nm),
                                 model or models.load(), report)
+        checks.append(_limits(guarded, response))
     except (InstrumentError, ValueError) as error:
         checks.append(Check("the instrument goes on", False, str(error)))
-    checks.append(_bring_back(guarded))
+    finally:
+        checks.append(_bring_back(guarded))
     return Conformance(tuple(checks), response)
 
 
@@ -129,9 +131,12 @@ def _first_frame(guarded) -> list[Check]:
     return [usable, size, fresh]
 
 
-def _limits(guarded) -> Check:
-    """Whether the adapter itself refuses a setting beyond a limit it states."""
+def _limits(guarded, response) -> Check:
+    """Whether the adapter itself refuses a setting beyond a limit it states; not tried where the
+    knobs do not act as told, in another unit, say."""
     question = "a setting beyond the limits is refused"
+    if response is None or response.findings:
+        return Check(question, None, "not tried before the knobs act as told")
     if not np.any(np.isfinite(guarded.limits_nm)):
         return Check(question, None, "it states no limits_nm; give some, if the knobs can do harm")
     place = int(np.argmax(np.isfinite(guarded.limits_nm)))
@@ -185,9 +190,13 @@ def _respond(guarded, checks, settings, model, report) -> diagnosis.Response:
     short = off > ARRIVES * np.abs(settings).max(0) + 0.5
     checks.append(Check("the knobs say that they arrive", not short.any(), ", ".join(
         f"{name} within {value:.1f} nm" for name, value in zip(names, off, strict=True))))
+    if len(states) < LEAST:
+        raise ValueError(f"how the knobs act takes {LEAST} frames that can be used, "
+                         f"{len(states)} of {len(settings)} can: look for a better area")
     states_nm, sd_nm = zip(*states, strict=True)
+    before = np.concatenate([np.zeros_like(settings[:1]), settings[:-1]])
     found, late = (diagnosis.response(states_nm, sd_nm, knobs[used], names, guarded.optics)
-                   for knobs in (settings, np.roll(settings, 1, axis=0)))
+                   for knobs in (settings, before))
     in_time = found.cost < late.cost + diagnosis.GUESSED
     checks.append(Check("a frame is exposed after the knobs moved", in_time,
                         "the frames fit the settings" if in_time else

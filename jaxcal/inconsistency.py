@@ -7,10 +7,11 @@ estimated along, tells where they say it wrong.
 
 import numpy as np
 
+from jaxcal.aberrations import ORDER, indices
 from jaxcal.observation import measured_optics
 from jaxcal.optics import Optics, energy_of
 from jaxcal.refine import OFF_SCALE, Refinement, enough, off_scale
-from jaxcal.unknowns import decode
+from jaxcal.unknowns import SCALE_SD, decode
 
 CROOKED = 0.035  # log of measured over told radius, from which on something is told wrong
 
@@ -35,7 +36,10 @@ def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> 
         return (f"{told}, by the knobs' steps they are {semi:.1f} (told {optics.semi_angle_mrad:g})"
                 f" and {semi / radius_pixels:.3f} (told {optics.pixel_mrad:g})")
     if asked and found.with_scale:
-        waves = np.exp(2 * log_scale)  # of phase, where one is expected
+        if abs(log_scale) < OFF_SCALE * SCALE_SD:  # more frames have brought it back
+            return ""
+        power = 1 + ORDER[indices(found.problem.knob_names)].min()
+        waves = np.exp(power * log_scale)  # of phase, where one is expected
         return (f"all knobs move the phases by {waves:.2f} of what they should: energy_keV is "
                 f"wrong ({energy_of(optics.wavelength_nm / waves):.0f} instead of "
                 f"{optics.energy_keV:g} explains it), or semi_angle_mrad and pixel_mrad both "

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxcal import notation_reports
+
 SQUARE = 0.01
 """Share by which the scales of the two axes may differ in a camera with square pixels."""
 
@@ -19,10 +21,7 @@ _ANGLES_MRAD = {
     "rad": 1e3, "mrad": 1.0, "urad": 1e-3, "µrad": 1e-3, "μrad": 1e-3,
     "deg": 1e3 * math.pi / 180, "degree": 1e3 * math.pi / 180, "°": 1e3 * math.pi / 180,
 }  # fmt: skip
-LENGTHS_NM = {
-    "pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "m": 1e9,
-    "A": 0.1, "Å": 0.1, "\u212b": 0.1, "Ang": 0.1, "angstrom": 0.1,
-}  # fmt: skip
+LENGTHS_NM = notation_reports.LENGTHS_NM | {"A": 0.1, "angstrom": 0.1}  # unambiguous in a file
 _RECIPROCAL = re.compile(
     r"1/\(?(?P<under>[^\W\d_]+)\)?|(?P<base>[^\W\d_]+)(?:(?:\^|\*\*)?\(?[-−]1\)?|⁻¹)"
 )

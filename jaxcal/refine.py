@@ -179,10 +179,11 @@ def wanted(problem: Problem, points, steps: int, report):
     if enough(problem) and abs(off_scale(points[0], problem)) > OFF_SCALE:
         report("fitting the scale between knobs and optics", 0.65)
         wider = with_scale(problem)
-        top = evaluate(rescaled(points[0].z, problem, wider), wider)
-        top, settled = climb(wider, climb(wider, top, 2 * steps)[0], SETTLING)  # a long way
-        if settled and log_evidence(top, wider) > log_evidence(points[0], problem) + BELIEVED:
-            problem, points = set_aside(wider, [top], steps)
+        far = climbed(wider, [rescaled(point.z, problem, wider) for point in points], 2 * steps)
+        ends = [climb(wider, top, SETTLING) for top in _front(far, wider)]
+        if (all(settled for _, settled in ends) and log_evidence(ends[0][0], wider)
+                > log_evidence(points[0], problem) + BELIEVED):
+            problem, points = set_aside(wider, [top for top, _ in ends], steps)
     wider = with_drift(problem)
     if enough(problem) and drift_probability(points[0], problem) > LIKELY:
         report("fitting a drift", 0.7)

@@ -34,7 +34,7 @@ class RecordedMicroscope:
         resume: go on with the run of the folder.
 
     Attributes:
-        knob_names, optics, name, knobs_nm, limits_nm: of the instrument.
+        knob_names, optics, name, knobs_nm, limits_nm, arrives: of the instrument.
         recorded: how many frames are still to be shown from the record.
 
     Raises:
@@ -48,6 +48,7 @@ class RecordedMicroscope:
         self.instrument = instrument
         self.knob_names, self.optics = instrument.knob_names, instrument.optics
         self.name, self.limits_nm = instrument.name, instrument.limits_nm
+        self.arrives = instrument.arrives
         self.knobs_nm = np.zeros(len(self.knob_names))
         self.folder = None if folder is None else Path(folder)
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
@@ -115,8 +116,10 @@ class RecordedMicroscope:
             self._put(**self._standing())
         except OSError:
             pass  # of a full disk, say; it is told of once the knobs are back
-        self.instrument.set(np.zeros(len(self.knob_names)))
-        self._put(**self._standing(self.instrument.standing_nm, self.instrument.knobs_nm))
+        home = np.zeros(len(self.knob_names))
+        self._told["asked_nm"] = self._named(home)
+        self.instrument.set(home)
+        self._put(**self._standing(home, self.instrument.knobs_nm))
 
     def step(self, answer) -> None:
         """Keep the `Estimate` after a frame."""

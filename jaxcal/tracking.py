@@ -63,8 +63,9 @@ class Tracked:
 @dataclass(frozen=True)
 class Judgement:
     """Whether an instrument is tuned at its setting: inside, the probability that all knobs are
-    within their limits; correct: whether that is less than CONFIDENCE; knobs_nm (P,): the setting
-    that tunes; message: all that in a sentence."""
+    within their limits; correct: whether that is less than CONFIDENCE and the setting that tunes,
+    knobs_nm (P,), is known well enough to go there; message: all that in a sentence, and what to do
+    where it is not."""
 
     inside: float
     correct: bool
@@ -81,8 +82,11 @@ def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
             C10 and C12, aberrations of order n drift by the same phase at the aperture's edge.
 
     Raises:
-        ValueError: a drift that is not finite and positive.
+        ValueError: a drift that is not finite and positive, or no estimate.
     """
+    if answer is None:
+        raise ValueError("there is no estimate to start from: the calibration was refused, make "
+                         "another")
     names = tuple(answer.knob_names)
     places = indices(names)
     walk = np.asarray(walk_nm, float)
@@ -172,13 +176,14 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
               if limits_nm is None else np.asarray(limits_nm, float))
     inside = estimation.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
-    correct = inside < CONFIDENCE
+    known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
     surprised = tracked.surprise > CONSISTENT
+    correct = inside < CONFIDENCE and known and not surprised
     message = f"within the limits with {100 * inside:.0f} %"
     if correct:
-        known = np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits)
-        message += ("; correct the knobs" if known else
-                    "; take a frame away from focus, the state is not known well enough to correct")
+        message += "; correct the knobs"
+    elif not known and inside < CONFIDENCE:
+        message += "; take a frame away from focus, the state is not known well enough to correct"
     if surprised:
         message += ("; the last frame moved the state by more than the drift explains: calibrate "
                     "anew")

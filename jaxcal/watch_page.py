@@ -143,7 +143,9 @@ def _knobs(view):
     head = "".join(f"<th>{text}</th>" for text in heads)
     moving = ""
     if run.standing_nm is None and run.asked_nm:
-        moving = '<p class="moving">The knobs are moving.</p>'
+        told = ("The knobs are moving." if run.state == "running" else
+                "It is not known where the knobs stand.")
+        moving = f'<p class="moving">{told}</p>'
     note = (
         "In nm, ± one standard deviation. x0: aberration with the knobs at zero; its band by "
         "frame: ± 2 sd. Left now: what the knobs leave where they stand, which is much while the "
@@ -165,7 +167,7 @@ def _knob(run, last, name):
     left = None if standing is None or tuned is None else standing - tuned
     stands = _signed(standing)
     if standing is None and asked is not None:
-        stands = f"→ {_signed(asked)}"
+        stands = f"→ {_signed(asked)}" if run.state == "running" else "?"
     elif None not in (standing, asked) and abs(standing - asked) >= 0.05:
         stands += f'<span class="quiet"> asked {_signed(asked)}</span>'
     path = [(step.x0_nm.get(name), step.sd_nm.get(name)) for step in run.steps]

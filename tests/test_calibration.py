@@ -357,6 +357,7 @@ def test_knobs_the_loop_cannot_turn(quick, model):
     ({"frames": 1}, "the same for a state and its mirror image; give a frame budget for a second"),
     ({"tolerance_nm": -1.0}, "tolerance_nm should be positive, got -1.0"),
     ({"tolerance_nm": [1.0, np.nan, 1.0]}, "tolerance_nm should be positive"),
+    ({"tolerance_nm": [1.0, 1.0]}, "one number or one for each of C10, C12a, C12b"),
 ])  # fmt: skip
 def test_what_a_calibration_cannot_aim_at(model, options, match):
     with pytest.raises(ValueError, match=match):

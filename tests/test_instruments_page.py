@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 import jaxcal
-from jaxcal import aperture, calibration, diagnosis, estimation, observation, tracking
+from jaxcal import (
+    aperture,
+    calibration,
+    diagnosis,
+    estimation,
+    inconsistency,
+    observation,
+    tracking,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
@@ -48,7 +56,8 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
-                 for module in (aperture, calibration, diagnosis, estimation, observation))
+                 for module in (aperture, calibration, diagnosis, estimation, inconsistency,
+                                observation))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))

@@ -14,6 +14,7 @@ import standins
 from numpy.testing import assert_allclose
 
 from jaxcal import Microscope
+from jaxcal.microscopes import nion
 from jaxcal.microscopes.nion import NionMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 
@@ -44,10 +45,10 @@ class Camera:
         self.frame = standins.frames(1)[0] if frame is None else frame
         self.is_playing, self.asked = is_playing, []
 
-    def start_playing(self):
+    def start_playing(self, sync_timeout):
         self.asked.append("start")
 
-    def stop_playing(self):
+    def stop_playing(self, sync_timeout):
         self.asked.append("stop")
 
     def grab_next_to_start(self, timeout):
@@ -88,6 +89,24 @@ def test_a_frame_is_one_that_starts_after_the_call():
     camera = Camera(is_playing=True)  # what was running goes on
     microscope(camera=camera).acquire()
     assert camera.asked == [("grab", 20.0)]
+
+
+def test_a_frame_of_before_is_not_taken(monkeypatch):
+    """Where no new one comes, Nion Swift gives the last after the timeout; so it does where the
+    camera was stopped meanwhile."""
+    clock = iter([0.0, 21.0])
+    monkeypatch.setattr(nion.time, "monotonic", lambda: next(clock))
+    with pytest.raises(InstrumentError, match="no new frame within 20 s"):
+        microscope().acquire()
+    monkeypatch.undo()
+
+    class Stopped(Camera):
+        def grab_next_to_start(self, timeout):
+            self.is_playing = False
+            return super().grab_next_to_start(timeout)
+
+    with pytest.raises(InstrumentError, match="no new frame"):
+        microscope(camera=Stopped(is_playing=True)).acquire()
 
 
 @pytest.mark.parametrize("frame, words", [

@@ -155,7 +155,7 @@ def calls_of_a_run(tune):
 
 def test_a_run_that_was_cut_off_at_any_call_comes_to_the_same_answer(tune, tmp_path, monkeypatch):
     """Killed there, nothing more is done: the knobs are not even brought back."""
-    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     whole = tune(Bench())
     number = calls_of_a_run(tune)
     assert number >= 10
@@ -176,7 +176,7 @@ def test_a_run_that_was_cut_off_at_any_call_comes_to_the_same_answer(tune, tmp_p
 
 def test_a_run_that_goes_on_still_knows_where_the_knobs_are(tune, tmp_path, monkeypatch):
     """Also once the recorded frames are shown, before anything moved: it may be cut off again."""
-    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     with pytest.raises(Killed):
         tune(Bench(5, killed), run=tmp_path)  # at a frame; the knobs stand where it is taken
     told = runs.read(tmp_path)
@@ -251,7 +251,7 @@ def test_folders_that_hold_no_run(tune, tmp_path, content, match):
 
 
 def test_a_replay_goes_on_with_the_frames_that_were_not_shown(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "_bring_back", lambda course: None)
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     recorded = standins.series(12)
     whole = tune(ReplayMicroscope(recorded), frames=6)
     bench = ReplayMicroscope(recorded)
@@ -354,7 +354,7 @@ def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
     assert made.reason.startswith(
         "frame budget spent before the tolerance was reached, after 2 frames")
     assert "start again from here with more frames" in made.reason
-    assert_array_equal(made.applied_knobs_nm, made.history[-1].tuned_knobs_nm)
+    assert_array_equal(made.applied_knobs_nm, made.estimate.tuned_knobs_nm)  # with the last frame
 
 
 def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, monkeypatch):

@@ -73,9 +73,13 @@ def test_when_a_correction_is_proposed():
     assert away.inside < 0.01 and away.correct and away.message.endswith("correct the knobs")
     assert_allclose(away.knobs_nm, tuned)
     later = tracking.judge(tracking.wait(state, 4 * 3600.0), tuned)
-    assert later.correct and "take a frame away from focus" in later.message
+    assert not later.correct and "take a frame away from focus" in later.message
     strange = tracking.judge(replace(state, surprise=40.0), tuned)
     assert "by more than the drift explains: calibrate anew" in strange.message
+    strange = tracking.judge(replace(state, surprise=40.0), tuned + [2.0 * LIMITS[0], 0, 0])
+    assert not strange.correct  # it is not known where to
+    with pytest.raises(ValueError, match="no estimate to start from"):
+        tracking.start(None, OPTICS, 1.0)
 
 
 def test_a_probe_is_a_line_focus_off_the_tuning_setting():

@@ -20,6 +20,10 @@ SELECTS = ("coarse", "fine")
 SMALLEST_NM = 1e-3  # step of a knob; what is less is none
 
 
+class RefusedError(InstrumentError):
+    """The corrector answered that it did not do it."""
+
+
 class CeosCorrector:
     """A connection to a CEOS corrector.
 
@@ -53,9 +57,9 @@ class CeosCorrector:
         """The result of a method.
 
         Raises:
-            InstrumentError: it was refused (the corrector's own words are in the message), or no
-                answer came that can be understood; then whether it was done is not known, and the
-                connection is closed.
+            RefusedError: it was refused; the corrector's own words are in the message.
+            InstrumentError: no answer came that can be understood; then whether it was done is not
+                known, and the connection is closed.
         """
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
@@ -71,7 +75,7 @@ class CeosCorrector:
         if "error" in answer:
             told = answer["error"]
             words = told.get("message", told) if isinstance(told, dict) else told
-            raise InstrumentError(f"the corrector at {self._place} refused {method}: {words}")
+            raise RefusedError(f"the corrector at {self._place} refused {method}: {words}")
         return answer["result"]
 
     def _answer(self) -> dict:
@@ -120,7 +124,7 @@ class CeosMicroscope:
     """A microscope whose knobs are a CEOS corrector's and whose frames come from elsewhere.
 
     Args:
-        corrector: `CeosCorrector`, or what has its ``call``.
+        corrector: `CeosCorrector`, or what has its ``call`` and raises `RefusedError` alike.
         acquire: function without arguments that takes one Ronchigram, (H, W) counts, exposed after
             it is called; the corrector has no camera.
         optics: nominal `jaxcal.Optics`.
@@ -149,6 +153,7 @@ class CeosMicroscope:
         self.knob_names, self.knobs_nm = tuple(knob_names), np.zeros(len(knob_names))
         self._select, self._flip = select, flip_imaginary
         self.limits_nm = limits(limits_nm, self.knob_names)
+        self._unknown = None  # the corrector's name of what may or may not have moved
         self._own = {}  # the corrector's name -> places of its knobs
         for place, knob in enumerate(self.knob_names):
             (name,) = self._in_metres({knob: 1.0})
@@ -160,9 +165,13 @@ class CeosMicroscope:
         Raises:
             ValueError: not one finite setting for each knob, or one beyond its limit; nothing
                 has moved then.
-            InstrumentError: the corrector refused or did not answer.
+            InstrumentError: the corrector refused or did not answer; where it did not, every
+                later call is refused, too: where the knobs stand is not known.
         """
         wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
+        if self._unknown:
+            raise InstrumentError(f"whether {self._unknown} moved is not known, its correction was "
+                                  f"not answered: look at the corrector, and begin a new run")
         for name, places in self._own.items():
             step = wanted[places] - self.knobs_nm[places]
             step[np.abs(step) < SMALLEST_NM] = 0.0  # what rounding leaves of no step
@@ -171,8 +180,14 @@ class CeosMicroscope:
             names = [self.knob_names[place] for place in places]
             (value,) = self._in_metres(dict(zip(names, -step, strict=True))).values()
             value = np.atleast_1d(value)  # what is thought to be there is minus what is wanted
-            self.corrector.call("correctAberration", name=name, value=value.tolist(),
-                                target=[0.0] * len(value), select=self._select)
+            self._unknown = name
+            try:
+                self.corrector.call("correctAberration", name=name, value=value.tolist(),
+                                    target=[0.0] * len(value), select=self._select)
+            except RefusedError:
+                self._unknown = None
+                raise
+            self._unknown = None
             self.knobs_nm[places] += step
 
     def resume(self, past: Past) -> None:

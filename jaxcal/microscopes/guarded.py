@@ -26,6 +26,7 @@ class GuardedMicroscope:
         standing_nm: (P,) where the knobs are known to stand, nm; None while they move, and where
             moving failed.
         limits_nm: (P,) largest settings, infinite where the microscope says nothing of them.
+        arrives: whether settings are meant to be reached, see `jaxcal.Microscope`.
 
     Raises:
         ValueError: the microscope's limits_nm are neither numbers nor a mapping of its knobs.
@@ -35,9 +36,11 @@ class GuardedMicroscope:
         self.microscope, self.timeout_s = microscope, timeout_s
         self.knob_names, self.optics = tuple(microscope.knob_names), microscope.optics
         self.name = getattr(microscope, "name", "microscope")
+        self.arrives = getattr(microscope, "arrives", True)
         count = len(self.knob_names)
         self.limits_nm = stated_limits(getattr(microscope, "limits_nm", np.inf), self.knob_names)
-        self.origin = getattr(microscope, "origin", None)
+        origin = getattr(microscope, "origin", None)
+        self.origin = origin.tolist() if isinstance(origin, np.ndarray) else origin
         self.standing_nm = np.zeros(count)
         self.knobs_nm = np.zeros(count)
         self._shape, self._moving = None, None

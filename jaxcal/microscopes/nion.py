@@ -9,6 +9,8 @@ The controls C10, C12.a ... are in metres and in Krivanek's normalisation, with 
 down, as here; the instrument simulator calls the halves of a pair C12.x and C12.y.
 """
 
+import time
+
 import numpy as np
 
 from jaxcal.aberrations import indices
@@ -16,6 +18,7 @@ from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 
 HALVES = {"a": ("a", "x"), "b": ("b", "y")}
 NM = 1e-9
+START_S, STOP_S = 3.0, 30.0  # for the camera to start, and to end its last exposure
 
 
 class NionMicroscope:
@@ -28,7 +31,8 @@ class NionMicroscope:
         knob_names: Krivanek names of the controls to turn.
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
             setting beyond is refused before anything moves.
-        tolerance: how near a control has to come to be confirmed, in the controller's own units.
+        tolerance_factor: how near a control has to come to be confirmed, times what the controller
+            takes for near.
         timeout_s: for a control to be confirmed, and for a frame.
 
     Attributes:
@@ -43,12 +47,12 @@ class NionMicroscope:
     name = "nion"
 
     def __init__(self, stem, camera, optics, knob_names=("C10", "C12a", "C12b"), *,
-                 limits_nm=None, tolerance: float = 1.0, timeout_s: float = 20.0):
+                 limits_nm=None, tolerance_factor: float = 1.0, timeout_s: float = 20.0):
         self._stem, self._camera, self.optics = stem, camera, optics
         self.knob_names = tuple(knob_names)
         indices(self.knob_names)
         self.limits_nm = limits(limits_nm, self.knob_names)
-        self._tolerance, self._timeout = tolerance, timeout_s
+        self._tolerance, self._timeout = tolerance_factor, timeout_s
         self._controls = [self._control(name) for name in self.knob_names]
         self._start = self._read()
 
@@ -88,17 +92,22 @@ class NionMicroscope:
         Raises:
             InstrumentError: no frame came in time, or one that is no image.
         """
-        playing = bool(getattr(self._camera, "is_playing", False))
-        if not playing:
-            self._camera.start_playing()
+        playing, began = bool(getattr(self._camera, "is_playing", False)), time.monotonic()
         try:
+            if not playing:
+                self._camera.start_playing(sync_timeout=START_S)
             grabbed = self._camera.grab_next_to_start(timeout=self._timeout)
+            late = time.monotonic() - began >= self._timeout
+            stopped = playing and not self._camera.is_playing
         except Exception as error:  # a camera's driver may raise anything
             raise InstrumentError(f"the Ronchigram camera gave no frame within "
                                   f"{self._timeout:g} s ({error}): is it running?") from error
         finally:
-            if not playing:
-                self._camera.stop_playing()
+            if not playing:  # and wait: an exposure that still runs would be the next one's first
+                self._camera.stop_playing(sync_timeout=STOP_S)
+        if late or stopped:  # what it gives then is a frame of before
+            raise InstrumentError(f"the Ronchigram camera gave no new frame within "
+                                  f"{self._timeout:g} s: is it running?")
         frame = np.asarray(grabbed[0].data) if grabbed and grabbed[0] is not None else None
         if frame is None or frame.ndim != 2:
             shape = "nothing" if frame is None else f"an array of shape {frame.shape}"

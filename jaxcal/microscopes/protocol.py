@@ -36,9 +36,14 @@ class Microscope(Protocol):
 
     More are used where they are there: ``name`` (str), what results call the microscope;
     ``knobs_nm`` (P,), the setting in force after `set`, for instruments that do not arrive exactly
-    where they were sent; ``limits_nm`` (P,) or {knob: nm}, the largest setting of each knob. For
-    runs that are continued: ``origin``, anything that JSON can hold and that tells where the knobs
-    stood at the start, and ``resume(past)``, which takes up counting from there (`Past`).
+    where they were sent; ``arrives``, False where they are not meant to (a recorded series);
+    ``limits_nm`` (P,) or {knob: nm}, the largest setting of each knob. For runs that are continued:
+    ``origin``, anything that JSON can hold and that tells where the knobs stood at the start, and
+    ``resume(past)``, which takes up counting from there (`Past`).
+
+    Its members are called one after the other, each call in a thread of its own, so that one that
+    hangs can be given up: what is bound to the thread that opened it (COM) is to be opened anew in
+    each call.
     """
 
     knob_names: Sequence[str]

@@ -25,6 +25,8 @@ class ReplayMicroscope:
         remaining: how many frames were not shown yet.
     """
 
+    arrives = False
+
     def __init__(self, series):
         self.series = series
         self.knob_names, self.optics = series.knob_names, series.optics
