@@ -419,9 +419,12 @@ def within(answer: Estimate, limits, applied_nm=None) -> bool:
     """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
     at the one that tunes.
 
-    In one mode that is decided and at whose top the climb has come.
+    In one mode that is decided and at whose top the climb has come, of frames most of which are
+    like what the model was trained on.
     """
     if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
+        return False
+    if 2 * len(answer.unlike_frames) >= answer.frames_used:
         return False
     off = (np.zeros(len(limits)) if applied_nm is None
            else np.asarray(applied_nm) - answer.tuned_knobs_nm)

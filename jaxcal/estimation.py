@@ -39,6 +39,7 @@ DECIDED = 0.95  # weight of one mode above which the others are out
 EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 GAIN_STEPS = 2  # M-steps then where it is asked for the actuator matrix, which moves the states
+UNLIKE = 0.2  # nats a bin, `Model.misfit`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
@@ -75,6 +76,8 @@ class Estimate:
         states_nm: (T, P) state of each frame.
         posterior: of EM, what :mod:`jaxcal.acquisition` needs to choose the next step.
         refinement: of the spectra, or None where EM's answer stands.
+        unlike_frames: numbers of those whose spectra are unlike anything the model was trained on;
+            where they are half of the frames, nothing is taken for converged.
     """
 
     knob_names: tuple[str, ...]
@@ -96,6 +99,7 @@ class Estimate:
     states_nm: np.ndarray
     posterior: tuple[em.Result, em.Experiment]
     refinement: refine.Refinement | None = None
+    unlike_frames: tuple[int, ...] = ()
 
 
 def inside(left_nm, covariance_nm2, limits_nm) -> float:
@@ -203,7 +207,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
                           "take the series again", frame=number, file=series.name or None)
     usable = [observations[k] for k in good]
     images = observation.log_images(usable)
-    latents = np.asarray(model.encode(images))
+    latents, misfit = np.asarray(model.encode(images)), np.asarray(model.misfit(images))
     radius, _ = observation.camera_of(usable)
     optics = observation.measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
@@ -241,11 +245,26 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         answer = _refined(answer, found, series, asked=actuator)
     wrong = inconsistency.findings(series.optics, radius, found if goes_on else None)
     answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
+    answer = _compared(answer, {number: float(far) for number, far in zip(
+        good, misfit, strict=True) if not far < UNLIKE}, len(good))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _compared(answer: Estimate, unlike: dict[int, float], frames: int) -> Estimate:
+    """The answer with the frames that are unlike anything trained on, {number: misfit}."""
+    if not unlike:
+        return replace(answer, unlike_frames=())
+    told = ", ".join(f"{number} ({far:.1f} nats a bin)" for number, far in unlike.items())
+    told = (f"frames unlike anything the model was trained on: {told}; look whether the area is "
+            f"thin, amorphous and clean")
+    many = 2 * len(unlike) >= frames
+    return replace(answer, unlike_frames=tuple(unlike), converged=answer.converged and not many,
+                   message=f"not decided: {answer.message}; half and more of the {told}" if many
+                   else f"{answer.message}; {told}")
 
 
 def _usual(goes_on: bool, actuator: bool) -> em.Settings:

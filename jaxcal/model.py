@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 from flax import nnx
 
-from jaxcal import aberrations, em, latent_map, stream, vae
+from jaxcal import aberrations, em, latent_map, spectra, stream, vae
 
 STATES = len(stream.KNOBS)
 #: Units of the states, waves at the edge: C10 and C12 range farther than C21 and C23.
@@ -71,6 +71,7 @@ class Model:
     """A trained model. ``card`` is what training wrote about it.
 
     encode: log images (B, 128, 64) -> latents (B, D) in units of their spread;
+    misfit: log images -> (B,) how far each is from anything trained on;
     reconstruct: latents -> expected log images; map: for :mod:`jaxcal.em`;
     """
 
@@ -81,7 +82,11 @@ class Model:
 
     def encode(self, images):
         """Log images (B, rows, columns) -> latents (B, D) in units of their spread."""
-        return _encode(self, jnp.asarray(images, jnp.float32))
+        return _looked_at(self)(jnp.asarray(images, jnp.float32))[0]
+
+    def misfit(self, images):
+        """Log images (B, rows, columns) -> (B,) `vae.misfit` of the reconstruction, nats a bin."""
+        return _looked_at(self)(jnp.asarray(images, jnp.float32))[1]
 
     def reconstruct(self, latents):
         """Latents (B, D) -> expected log images (B, rows, columns)."""
@@ -114,12 +119,15 @@ def _flat_map(model):
 
 
 @lru_cache(maxsize=8)
-def _encoder(model):
-    return jax.jit(lambda images: model.vae.encoder(images)[0] / model.standard.latent_sd)
+def _looked_at(model):
+    """Log images -> latents and misfit, one program."""
+    def look(images):
+        latents = model.vae.encoder(images)[0]
+        explained = model.vae.decoder(latents)
+        return (latents / model.standard.latent_sd,
+                vae.misfit(images, explained, spectra.MASK.astype(np.float32)))
 
-
-def _encode(model, images):
-    return _encoder(model)(images)
+    return jax.jit(look)
 
 
 def versions() -> dict:

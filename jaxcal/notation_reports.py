@@ -48,7 +48,9 @@ DUST_NM = 1e-10  # what rounding leaves of a part that is zero
 _ANGLES_DEG = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0,
                "rad": 180 / math.pi}  # fmt: skip
 
-_NUMBER = r"[+\-−]?(?:\d+\.?\d*|\.\d+)(?:[eE][+\-−]?\d+)?"
+# bounded, so that no text takes long to be found none
+_NUMBER = r"[+\-−]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+\-−]?\d{1,5})?"
+LONGEST = 400  # characters of a line
 _WORD = r"[^\W\d_]+|°|Å"
 _UNCERTAIN = re.compile(
     rf"(?:(?P<value>{_NUMBER})\s*(?P<unit>{_WORD})?\s*)?(?:±|\+/-|\+-)\s*{_NUMBER}"
@@ -112,14 +114,14 @@ def _value(text, name, part, notation, angles, place):
             f"angle where the term has one, such as '{name} 3.2 nm / 45 deg'; start a remark with #"
         )
     number, unit = _number(match["size"]), match["unit"]
+    if not math.isfinite(number):
+        raise ValueError(f"{place}: {match['size']} is too large a number: is its exponent right?")
     if unit is None:
         size = _plausible(number, name, notation, place)
     elif unit in LENGTHS_NM:
-        size = number * LENGTHS_NM[unit]
+        size = _possible(number * LENGTHS_NM[unit], name, notation, place)
     else:
         raise ValueError(f"{place}: unknown unit of length {unit!r}: use pm, nm, um, mm, m or Å")
-    if not math.isfinite(size):
-        raise ValueError(f"{place}: {match['size']} is too large a number: is its exponent right?")
     symmetry = symmetry_of(notation, name)
     if match["angle"] is None:
         if symmetry and part is None:
@@ -129,6 +131,8 @@ def _value(text, name, part, notation, angles, place):
             )
         return complex(size)
     angle, angle_unit = _number(match["angle"]), match["angle_unit"] or ""
+    if not abs(angle) < 1e6:
+        raise ValueError(f"{place}: {match['angle']} is no angle: is its exponent right?")
     if angle_unit not in _ANGLES_DEG:
         raise ValueError(f"{place}: unknown unit of angle {angle_unit!r}: use deg or rad")
     if part or (not symmetry and angle):
@@ -151,15 +155,26 @@ def _number(text):
 def _plausible(number, name, notation, place):
     """nm of a number without a unit, unless it is absurd in the notation's own unit."""
     size = number * notation.unit_nm
-    order = int(notation.terms[name][0][1])
-    largest = 1e7 if order <= 3 else 1e10  # 10 mm; 10 m for the fourth and fifth orders
-    if abs(size) > largest or DUST_NM < abs(size) < 1e-5:
+    if abs(size) > _largest(name, notation) or DUST_NM < abs(size) < 1e-5:
         raise ValueError(
             f"{place}: {name} = {number:g} has no unit and {notation.title} counts in "
             f"{notation.unit}, which cannot be: write the unit, such as '{name} {number:g} "
             f"{'nm' if notation.unit == 'm' else 'm'}'"
         )
     return size
+
+
+def _possible(size, name, notation, place):
+    """The nm of a value with a unit, unless they are absurd: a letter of the unit may be lost."""
+    if abs(size) > _largest(name, notation):
+        raise ValueError(f"{place}: {name} of {size / 1e6:g} mm cannot be: are number and unit "
+                         f"right?")
+    return size
+
+
+def _largest(name, notation):
+    """nm that an aberration may have: 10 mm, 10 m in the fourth and fifth orders."""
+    return 1e7 if int(notation.terms[name][0][1]) <= 3 else 1e10
 
 
 def _from_polar(size, angle_deg, symmetry, angles):
@@ -174,7 +189,10 @@ def read_lines(text, notation, angles):
         content = line.partition("#")[0].strip()
         if not content:
             continue
-        place = f"line {count} ({content!r})"
+        place = f"line {count} ({content[:60]!r})"
+        if len(content) > LONGEST:
+            raise ValueError(f"{place}: a line of {len(content)} characters is no value: give one "
+                             f"value a line")
         match = _LINE.fullmatch(content)
         if not match:
             raise ValueError(
@@ -202,10 +220,17 @@ def load_json(text):
             f"line {error.lineno}, column {error.colno}: the report starts like JSON but is not "
             f"({error.msg}): mend it there, or write plain lines such as 'C10 -3.1 nm'"
         ) from None
+    except RecursionError:
+        raise ValueError("the report is JSON of too many brackets within each other: give "
+                         "names and values") from None
 
 
 def read_mapping(mapping, notation, angles):
     if isinstance(mapping.get("aberrations"), Mapping):  # as CEOS servers wrap a tableau
+        beside = [key for key in mapping if _LINE.fullmatch(f"{key} 0")]
+        if beside:
+            raise ValueError(f"key {beside[0]!r} stands beside 'aberrations': put all coefficients "
+                             f"into one")
         mapping = mapping["aberrations"]
     for key, value in mapping.items():
         place = f"key {key!r}"
@@ -220,6 +245,7 @@ def _item(value, name, part, notation, angles, place):
         return _value(value, name, part, notation, angles, place)
     if isinstance(value, Mapping) and two and set(value) == {"magnitude_nm", "azimuth_deg"}:
         size, angle = (_real(value[k], place) for k in ("magnitude_nm", "azimuth_deg"))
+        _possible(size, name, notation, place)
         return _from_polar(size, angle, symmetry_of(notation, name), "azimuth")
     if isinstance(value, complex) and two:
         value = [value.real, value.imag]
@@ -243,7 +269,7 @@ def _item(value, name, part, notation, angles, place):
 def _real(value, place):
     try:
         number = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{place}: expected a finite number, got {value!r}")

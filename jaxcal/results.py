@@ -2,7 +2,7 @@
 
     {"<name>": {"x0_nm": {"C10": ...}, "sd_nm": {...}, "tuned_knobs_nm": {...},
                 "tuned_sd_nm": {...}, "frames_used": n, "rejected_frames": [k, ...],
-                "converged": true, "message": "...", "seconds": s}}
+                "unlike_frames": [k, ...], "converged": true, "message": "...", "seconds": s}}
 
 ``x0_nm`` is the state with the knobs at zero at the first frame; ``tuned_knobs_nm`` is the knob
 setting that tunes the instrument at the time of the last frame.  A number that is not finite is
@@ -36,6 +36,7 @@ def entry(estimate, truth_nm=None):
         "tuned_sd_nm": _named(names, standard_deviation(estimate.tuned_covariance_nm2)),
         "frames_used": int(estimate.frames_used),
         "rejected_frames": [int(number) for number, _ in estimate.rejected_frames],
+        "unlike_frames": [int(number) for number in estimate.unlike_frames],
         "converged": bool(estimate.converged),
         "message": str(estimate.message),
         "seconds": _number(estimate.seconds),
@@ -46,7 +47,9 @@ def entry(estimate, truth_nm=None):
 
 
 def calibration_entry(run):
-    """What is written of a `jaxcal.Calibration`: as of `entry`, with "verdict" and "reason".
+    """What is written of a `jaxcal.Calibration`: as of `entry`, with "verdict" and "reason",
+    "applied_knobs_nm", where the knobs were left (null where that is not known), and "limits_nm",
+    the tolerance.
 
     Where there is no estimate the numbers are null.
     """
@@ -56,13 +59,17 @@ def calibration_entry(run):
         numbers = dict.fromkeys(("x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm"), nothing)
         taken = 0 if run.series is None else len(run.series)
         result = numbers | {
-            "frames_used": 0, "rejected_frames": list(range(taken)), "converged": False,
+            "frames_used": 0, "rejected_frames": list(range(taken)), "unlike_frames": [],
+            "converged": False,
             "message": f"{run.verdict}: {run.reason}", "seconds": _number(run.seconds)}
         if run.truth_nm is not None:
             result["truth_nm"] = _known(names, run.truth_nm)
     else:
         result = entry(run.estimate, run.truth_nm)
-    return result | {"verdict": run.verdict, "reason": run.reason}
+    applied = run.applied_knobs_nm
+    return result | {
+        "applied_knobs_nm": None if applied is None else _named(names, applied),
+        "limits_nm": _named(names, run.limits_nm), "verdict": run.verdict, "reason": run.reason}
 
 
 def standard_deviation(covariance):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+EULER = 0.5772156649
 FLOOR, CEILING = -5.0, 6.0  # log power about the mean at which the encoder's input is cut
 
 
@@ -102,6 +103,13 @@ def distortion(log_power, expected, weight):
     below 1 where neighbouring bins are correlated.
     """
     return jnp.sum(weight * (expected + jnp.exp(log_power - expected)), axis=(-2, -1))
+
+
+def misfit(log_power, expected, weight):
+    """By what the deviance of images (..., H, W) exceeds that of images that their expectation
+    explains, nats a bin, the mean with weights (H, W): about 0 where it does."""
+    away = log_power - expected
+    return jnp.sum(weight * (jnp.exp(away) - away - 1 - EULER), axis=(-2, -1)) / weight.sum()
 
 
 def draws(key, vae: Vae, image):

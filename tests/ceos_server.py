@@ -13,7 +13,7 @@ class Server:
         state: {CEOS name: [x, y]} that `correctAberration` moves; requests: what was asked.
         faults: list of one fault for each of the next answers, None for a right one: "refuse",
             "drop", "silent", "broken", "length", "not json", "binary", "list", "huge", "stale",
-            "split".
+            "split", "null error".
     """
 
     def __init__(self, delay_s: float = 0.0):
@@ -63,6 +63,8 @@ class Server:
             answer["error"] = {"code": -32000, "message": "lens current out of range"}
         else:
             answer["result"] = self._do(request)
+            if fault == "null error":
+                answer["error"] = None
         text = json.dumps(answer).encode()
         return {
             "silent": [], "broken": [b"hello, who is there?"],
@@ -77,6 +79,9 @@ class Server:
         params = request["params"]
         if request["method"] == "getInfo":
             return {"type": "DCOR"}
+        if request["method"] in ("measureC1A1", "acquireTableau"):
+            names = ("C1", "A1", "B2") if request["method"] == "acquireTableau" else ("C1", "A1")
+            return {"aberrations": {name: self.state.get(name, [0.0, 0.0]) for name in names}}
         if request["method"] == "correctAberration":
             value, target = params["value"], params.get("target", [0.0] * len(params["value"]))
             old = self.state.get(params["name"], [0.0] * len(value))

@@ -55,6 +55,7 @@ from benchmarks import (  # noqa: E402
     stream,
     timing,
     train,
+    unlike,
     verification,
 )
 from benchmarks import estimate as whole  # noqa: E402
@@ -539,6 +540,17 @@ def test_steps_table_holds_the_medians(document):
                            "provenance": provenance.provenance()})
     assert "3 instruments." in page and "| next step | 3 frames | 4 frames |" in page
     assert "| chosen | 2.00 / 1.00 | 1.00 / 0.50 |" in page
+
+
+def test_frames_unlike_are_counted_with_those_refused_before():
+    parts = [{"misfit": [0.0, 0.1], "refused": 1}, {"misfit": [0.5], "refused": 0}]
+    found = unlike.row(parts)
+    assert found["frames"] == 4 and found["refused"] == 1 and found["unlike"] == 1
+    assert found["misfit"][0] == 0.1 and found["misfit"][2] == 0.5
+    none = unlike.row([{"misfit": [], "refused": 6}])
+    page = unlike.markdown({"rows": {"a": found, "b": none}, "unlike": 0.2,
+                            "provenance": provenance.provenance()})
+    assert "| a | 4 | 1 | 0.100 |" in page and "| b | 6 | 6 |" in page
 
 
 def test_verification_counts_what_is_doubted_by_error(monkeypatch):

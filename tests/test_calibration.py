@@ -24,6 +24,7 @@ from jaxcal import (
 )
 from jaxcal import model as models
 from jaxcal.aberrations import indices
+from jaxcal.microscopes.faulty import FaultyMicroscope
 from jaxcal.microscopes.simulated import simulated_optics
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import Series, SeriesError
@@ -486,6 +487,32 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
     assert told in estimation._refined(refined, wider, series, asked=False).message
     asked = estimation._refined(refined, wider, series, asked=True).message  # no finding then
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
+
+
+def test_frames_unlike_anything_are_told(refined):
+    one = estimation._compared(refined, {2: 1.25}, 4)
+    assert one.unlike_frames == (2,) and one.converged == refined.converged
+    assert "trained on: 2 (1.2 nats a bin); look whether the area is thin" in one.message
+    half = estimation._compared(refined, {0: 0.3, 3: 40.0}, 4)
+    assert half.unlike_frames == (0, 3) and not half.converged
+    assert half.message.startswith("not decided: ")
+    limits = np.full(3, 1e3)
+    assert calibration.within(one, limits) and not calibration.within(half, limits)
+    plain = estimation._compared(half, {}, 4)
+    assert plain.unlike_frames == () and refined.unlike_frames == ()
+
+
+def test_a_crystal_in_every_frame_is_no_answer(series, model):
+    bench = FaultyMicroscope(SimulatedMicroscope(hidden_nm=TRUTH, seed=3), seed=1,
+                             frames=dict.fromkeys(range(len(STEPS)), "crystalline"))
+    frames = []
+    for step in STEPS:
+        bench.set(step)
+        frames.append(bench.acquire())
+    found = calibration.estimate(
+        Series(np.stack(frames), STEPS, series.knob_names, series.optics), model, settings=QUICK)
+    assert len(found.unlike_frames) >= 3 and not found.converged
+    assert "half and more of the frames unlike anything the model was trained on" in found.message
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import standins
 from numpy.testing import assert_allclose
 
 from jaxcal import Microscope
-from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, netstring
+from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, NotDoneError, netstring
+from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.microscopes.simulated import SEVEN
 
@@ -112,12 +113,48 @@ def test_a_refusal_is_told_in_the_correctors_words_and_the_sum_is_kept(server, c
 @pytest.mark.parametrize("fault", ["drop", "silent", "broken", "length", "not json", "binary",
                                    "list", "huge"])
 def test_an_answer_that_is_none(server, corrector, fault):
-    """One error that says what is not known; the connection is not used again."""
+    """One error that says what is not known; the next call has a connection of its own."""
     server.faults = [fault]
     with pytest.raises(InstrumentError, match="whether it was done is not known"):
         corrector.call("correctAberration", **CALL)
-    with pytest.raises(InstrumentError):
+    assert corrector.call("getInfo") == {"type": "DCOR"}
+    corrector.close()
+    with pytest.raises(NotDoneError, match="the connection to .* was closed"):
         corrector.call("getInfo")
+
+
+@pytest.mark.parametrize("fault", ["drop", "broken"])
+def test_what_was_not_answered_is_not_counted_and_not_forgotten(server, corrector, fault):
+    """A1 may have moved: sent home, the others go there, and where A1 stands is said to be open."""
+    bench = microscope(corrector, ("C10", "C12a", "C12b", "C23a"))
+    server.faults = [None, fault, None]
+    for setting in ([10.0, 20.0, 30.0, 40.0], np.zeros(4)):
+        with pytest.raises(InstrumentError, match="where A1 of the corrector stands is not known"):
+            bench.set(setting)
+        assert_allclose(bench.knobs_nm, [setting[0], 0.0, 0.0, setting[3]], atol=1e-9)
+    assert_allclose(server.state["C1"], [0.0], atol=1e-20)
+    guarded = GuardedMicroscope(bench)
+    with pytest.raises(InstrumentError):
+        guarded.set(np.zeros(4))
+    assert guarded.standing_nm is None
+
+
+def test_what_the_corrector_measures_is_in_krivaneks_names(server, corrector):
+    bench = microscope(corrector, ("C10", "C12a", "C12b", "C21a"))
+    bench.set([10.0, 20.0, 30.0, 60.0])
+    first = {"C10": 10.0, "C12a": 20.0, "C12b": 30.0}
+    assert corrector.measure_c1a1() == pytest.approx(first)
+    assert corrector.acquire_tableau("Standard", 24.0) == pytest.approx(
+        first | {"C21a": 60.0, "C21b": 0.0})
+    assert server.requests[-1]["params"] == {"tabType": "Standard", "angle": 24.0}
+    corrector.call = lambda method, **params: ["of no use"]
+    with pytest.raises(InstrumentError, match="measureC1A1 should answer with aberrations"):
+        corrector.measure_c1a1()
+
+
+def test_a_null_error_beside_a_result_is_none(server, corrector):
+    server.faults = ["null error"]
+    assert corrector.call("getInfo") == {"type": "DCOR"}
 
 
 @pytest.mark.parametrize("fault", ["stale", "split"])

@@ -281,6 +281,14 @@ def test_the_examples_in_the_docstrings():
         ({"C10": None}, "krivanek", "expected a finite number, got None"),
         ({"C12.a": 3.0}, "nion", "C12 = 3 has no unit and Nion counts in m"),
         ({"C10": 1.0, "C1_0": 2.0}, "krivanek", "C10 was given before"),
+        ("C3 1.2 m", "ceos", "C3 of 1200 mm cannot be: are number and unit right"),
+        ({"C12": {"magnitude_nm": 1e9, "azimuth_deg": 0}}, "polar", "C12 of 1000 mm cannot be"),
+        ("A1 3 nm / 1e400 deg", "ceos", "1e400 is no angle"),
+        ("C1 " + "1" * 100_000 + " ± nm", "ceos", "a line of 100008 characters"),
+        ("C1 " + "1" * 390 + " ± x", "ceos", "cannot read"),
+        ('{"C10": 1' + "0" * 400 + "}", "krivanek", "expected a finite number"),
+        ('{"a": ' * 100_000, "krivanek", "brackets within each other|starts like JSON"),
+        ({"aberrations": {"C10": 1.0}, "C12a": 5.0}, "krivanek", "'C12a' stands beside"),
     ],
 )
 def test_bad_reports_are_told_where_and_what_to_do(report, source, message):

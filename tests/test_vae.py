@@ -217,3 +217,17 @@ def test_training_learns_what_one_number_decides():
     best = -np.mean(np.sum(expected[1792:] + 1, axis=(1, 2)))
     ignorant = -np.sum(1 + np.log(np.exp(expected).mean(0)))
     assert ignorant + 0.5 * (best - ignorant) < final < best + 3
+
+
+def test_the_misfit_of_what_the_expectation_explains_is_none():
+    """Exponential powers about their mean: 0 within its error; twice or half the power: more."""
+    power = np.random.default_rng(0).exponential(size=(3, 200, 200))
+    weight = np.ones((200, 200))
+    weight[:, :50] = 0.0
+    found = vae.misfit(np.log(power), np.zeros((200, 200)), weight)
+    np.testing.assert_allclose(found, 0.0, atol=0.02)
+    for shift in (-np.log(2), np.log(2)):
+        away = vae.misfit(np.log(power), shift, weight)
+        np.testing.assert_allclose(away, np.exp(-shift) + shift - 1, atol=0.03)
+    power[:, :, :50] = 1e6  # where nothing counts
+    np.testing.assert_allclose(vae.misfit(np.log(power), 0.0, weight), found)

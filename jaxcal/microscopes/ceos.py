@@ -20,8 +20,8 @@ SELECTS = ("coarse", "fine")
 SMALLEST_NM = 1e-3  # step of a knob; what is less is none
 
 
-class RefusedError(InstrumentError):
-    """The corrector answered that it did not do it."""
+class NotDoneError(InstrumentError):
+    """What was asked for was certainly not done: it was refused, or could not be asked for."""
 
 
 class CeosCorrector:
@@ -36,16 +36,28 @@ class CeosCorrector:
     """
 
     def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0):
+        self._address, self._timeout = (host, port), timeout_s
         self._place, self._number, self._rest = f"{host}:{port}", 0, b""
+        self._socket, self._closed = None, False
+        self._connect()
+
+    def _connect(self):
         try:
-            self._socket = socket.create_connection((host, port), timeout=timeout_s)
+            self._socket = socket.create_connection(self._address, timeout=self._timeout)
         except OSError as error:
-            raise InstrumentError(f"no corrector answers at {self._place} ({error}): check the "
-                                 f"address, and that its RPC server is running") from error
+            raise NotDoneError(f"no corrector answers at {self._place} ({error}): check the "
+                               f"address, and that its RPC server is running") from error
+        self._rest = b""
 
     def close(self) -> None:
         """End the connection; the corrector stays as it is."""
-        self._socket.close()
+        self._closed = True
+        self._hang_up()
+
+    def _hang_up(self):
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
 
     def __enter__(self):
         return self
@@ -57,26 +69,57 @@ class CeosCorrector:
         """The result of a method.
 
         Raises:
-            RefusedError: it was refused; the corrector's own words are in the message.
+            NotDoneError: it was refused, the corrector's own words are in the message; or nobody
+                listens any more.
             InstrumentError: no answer came that can be understood; then whether it was done is not
-                known, and the connection is closed.
+                known. The next call connects anew.
         """
+        if self._closed:
+            raise NotDoneError(f"the connection to {self._place} was closed: make another")
+        if self._socket is None:
+            self._connect()
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
         try:
             self._socket.sendall(netstring(json.dumps(request, allow_nan=False).encode()))
             answer = self._answer()
-        except (OSError, ValueError) as error:
-            self.close()
+        except (OSError, ValueError, RecursionError) as error:
+            self._hang_up()
             raise InstrumentError(
                 f"the corrector at {self._place} gave no answer to {method} that can be "
-                f"understood ({error}): whether it was done is not known, look at the corrector "
-                f"and connect again") from error
-        if "error" in answer:
-            told = answer["error"]
+                f"understood ({error}): whether it was done is not known, look at the corrector"
+                ) from error
+        if (told := answer.get("error")) is not None:
             words = told.get("message", told) if isinstance(told, dict) else told
-            raise RefusedError(f"the corrector at {self._place} refused {method}: {words}")
+            raise NotDoneError(f"the corrector at {self._place} refused {method}: {words}")
         return answer["result"]
+
+    def measure_c1a1(self) -> dict[str, float]:
+        """C10 and C12, {name: nm}, as the corrector measures them itself.
+
+        Raises:
+            InstrumentError: as of `call`, or what it answered names no aberrations.
+        """
+        return self._measured("measureC1A1")
+
+    def acquire_tableau(self, kind: str = "Fast", angle_mrad: float = 18.0) -> dict[str, float]:
+        """What a tableau tells, {name: nm} in Krivanek's names.
+
+        Args:
+            kind: the corrector's name of the tableau; angle_mrad: outer tilt.
+
+        Raises:
+            InstrumentError: as of `measure_c1a1`.
+        """
+        return self._measured("acquireTableau", tabType=kind, angle=angle_mrad)
+
+    def _measured(self, method, **params):
+        answer = self.call(method, **params)
+        try:
+            return notations.to_krivanek(answer, "ceos")
+        except (TypeError, ValueError) as error:
+            raise InstrumentError(f"{method} should answer with aberrations in CEOS's names: "
+                                  f"{error}") from error
 
     def _answer(self) -> dict:
         """The answer to the last request; those to earlier ones are dropped."""
@@ -87,8 +130,9 @@ class CeosCorrector:
                 raise ValueError("an answer that is not text") from None
             if not isinstance(answer, dict):
                 raise ValueError(f"an answer that is no object: {str(answer)[:60]}")
-            if answer.get("id") == self._number or ("error" in answer and not answer.get("id")):
-                if "error" not in answer and "result" not in answer:
+            failed = answer.get("error") is not None  # some servers send a null beside a result
+            if answer.get("id") == self._number or (failed and not answer.get("id")):
+                if not failed and "result" not in answer:
                     raise ValueError(f"neither result nor error in {str(answer)[:60]}")
                 return answer
 
@@ -124,7 +168,7 @@ class CeosMicroscope:
     """A microscope whose knobs are a CEOS corrector's and whose frames come from elsewhere.
 
     Args:
-        corrector: `CeosCorrector`, or what has its ``call`` and raises `RefusedError` alike.
+        corrector: `CeosCorrector`, or what has its ``call`` and raises `NotDoneError` alike.
         acquire: function without arguments that takes one Ronchigram, (H, W) counts, exposed after
             it is called; the corrector has no camera.
         optics: nominal `jaxcal.Optics`.
@@ -136,7 +180,8 @@ class CeosMicroscope:
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, nm, also where a call failed half way: what
-            was done counts, what was refused does not; what was not answered is not known.
+            was done counts, what was refused does not; what was not answered is not known, and
+            from then on `set` turns the other knobs only, and says so.
         limits_nm: (P,) nm.
 
     Raises:
@@ -153,7 +198,7 @@ class CeosMicroscope:
         self.knob_names, self.knobs_nm = tuple(knob_names), np.zeros(len(knob_names))
         self._select, self._flip = select, flip_imaginary
         self.limits_nm = limits(limits_nm, self.knob_names)
-        self._unknown = None  # the corrector's name of what may or may not have moved
+        self._unknown = {}  # the corrector's name of what may or may not have moved -> why
         self._own = {}  # the corrector's name -> places of its knobs
         for place, knob in enumerate(self.knob_names):
             (name,) = self._in_metres({knob: 1.0})
@@ -165,30 +210,35 @@ class CeosMicroscope:
         Raises:
             ValueError: not one finite setting for each knob, or one beyond its limit; nothing
                 has moved then.
-            InstrumentError: the corrector refused or did not answer; where it did not, every
-                later call is refused, too: where the knobs stand is not known.
+            InstrumentError: the corrector refused or did not answer, or had not answered before;
+                the other knobs were turned all the same.
         """
         wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
-        if self._unknown:
-            raise InstrumentError(f"whether {self._unknown} moved is not known, its correction was "
-                                  f"not answered: look at the corrector, and begin a new run")
+        refused = []
         for name, places in self._own.items():
             step = wanted[places] - self.knobs_nm[places]
             step[np.abs(step) < SMALLEST_NM] = 0.0  # what rounding leaves of no step
-            if not np.any(step):
+            if name in self._unknown or not np.any(step):
                 continue
             names = [self.knob_names[place] for place in places]
             (value,) = self._in_metres(dict(zip(names, -step, strict=True))).values()
             value = np.atleast_1d(value)  # what is thought to be there is minus what is wanted
-            self._unknown = name
             try:
                 self.corrector.call("correctAberration", name=name, value=value.tolist(),
                                     target=[0.0] * len(value), select=self._select)
-            except RefusedError:
-                self._unknown = None
-                raise
-            self._unknown = None
+            except NotDoneError as error:
+                refused.append(str(error))
+                continue
+            except InstrumentError as error:
+                self._unknown[name] = str(error)
+                continue
             self.knobs_nm[places] += step
+        if self._unknown:
+            raise InstrumentError(
+                f"where {', '.join(self._unknown)} of the corrector stands is not known: "
+                f"{'; '.join([*self._unknown.values(), *refused])}; begin a new run then")
+        if refused:
+            raise InstrumentError("; ".join(refused))
 
     def resume(self, past: Past) -> None:
         """Count the knobs from where they stood when an interrupted run began.

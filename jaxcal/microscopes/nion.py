@@ -75,16 +75,18 @@ class NionMicroscope:
         Raises:
             ValueError: not one finite setting for each knob, or one beyond its limit; nothing
                 has moved then.
-            InstrumentError: a control was not confirmed; those before it have moved.
+            InstrumentError: a control was not confirmed; the others have moved.
         """
-        wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
+        wanted, missed = settings(knobs_nm, self.knob_names, self.limits_nm), []
         for control, start, step in zip(self._controls, self._start, wanted, strict=True):
             value = float(start + step * NM)
             done = self._stem.SetValAndConfirm(
                 control, value, self._tolerance, int(1000 * self._timeout))
             if not done:
-                raise InstrumentError(f"{control} was not confirmed at {value:.4g} m within "
-                                      f"{self._timeout:g} s: look at the instrument")
+                missed.append(f"{control} was not confirmed at {value:.4g} m")
+        if missed:
+            raise InstrumentError(f"{', '.join(missed)} within {self._timeout:g} s: look at the "
+                                  f"instrument")
 
     def acquire(self) -> np.ndarray:
         """One Ronchigram (H, W), whose exposure begins after this is called.
