@@ -16,7 +16,10 @@ import jaxcal
 
 MODULES = (
     "jaxcal", "jaxcal.microscopes", "jaxcal.microscopes.ceos", "jaxcal.microscopes.nion",
-    "jaxcal.tracking", "jaxcal.identification", "jaxcal.aberrations", "jaxcal.optics",
+    "jaxcal.microscopes.faulty", "jaxcal.series", "jaxcal.recordings", "jaxcal.knob_table",
+    "jaxcal.notations", "jaxcal.results", "jaxcal.nexus", "jaxcal.runs", "jaxcal.watch",
+    "jaxcal.calibration", "jaxcal.estimation", "jaxcal.conformance", "jaxcal.diagnosis",
+    "jaxcal.inconsistency", "jaxcal.tracking", "jaxcal.identification", "jaxcal.aberrations", "jaxcal.optics",
     "jaxcal.specimen", "jaxcal.ronchigram", "jaxcal.detector", "jaxcal.simulation",
     "jaxcal.spectra", "jaxcal.tiles", "jaxcal.vae", "jaxcal.latent_map", "jaxcal.em",
     "jaxcal.modes", "jaxcal.hologram", "jaxcal.unknowns", "jaxcal.refine", "jaxcal.fisher",
