@@ -194,6 +194,9 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         while ended is None:
             _explore(course, plan)
             ended = _apply(course, plan)
+    except np.linalg.LinAlgError as error:
+        ended = _refused(course, plan, f"the frames could not be evaluated ({error}): they may be "
+                                       f"unlike each other, start again")
     except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
         ended = _refused(course, plan, str(error))
     except BaseException as error:

@@ -39,20 +39,24 @@ def calibrate(arguments):
     microscope, frames = inputs.microscope(arguments)
 
     from jaxcal import calibration, results
+    from jaxcal.microscopes.protocol import InstrumentError
 
     model = inputs.load_model(arguments.model)
-    with console.Progress("calibrate") as progress:
-        run = calibration.calibrate(
-            microscope,
-            frames=frames,
-            tolerance_nm=arguments.tolerance,
-            model=model,
-            seed=arguments.seed,
-            refined=arguments.refine,
-            run=arguments.run,
-            resume=arguments.resume,
-            progress=progress,
-        )
+    try:
+        with console.Progress("calibrate") as progress:
+            run = calibration.calibrate(
+                microscope,
+                frames=frames,
+                tolerance_nm=arguments.tolerance,
+                model=model,
+                seed=arguments.seed,
+                refined=arguments.refine,
+                run=arguments.run,
+                resume=arguments.resume,
+                progress=progress,
+            )
+    except InstrumentError as error:  # it cannot take up the run
+        raise InputError(f"{microscope.name}: {error}") from error
     if arguments.json is not None:
         results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
     if run.estimate is None:  # what an earlier run wrote is not to stand beside this answer

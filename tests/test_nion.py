@@ -171,3 +171,13 @@ def test_the_makers_instrument_simulator(tmp_path):
     same, moved, back = told["changed"]
     assert same < 0.1 < 0.5 < min(moved, back)
     assert "no control C56.a or C56.x" in told["unknown"]
+
+
+def test_nothing_of_a_vendor_or_of_an_extra_is_imported_before_it_is_used():
+    code = ("import sys, jaxcal; from jaxcal import calibration, knob_table, nexus, recordings\n"
+            "from jaxcal.microscopes import ceos, check, nion\n"
+            "print(sorted({name.split('.')[0] for name in sys.modules}\n"
+            "             & {'nion', 'nionswift', 'rsciio', 'hyperspy', 'bayes_opt', 'torch'}))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                          check=True)
+    assert done.stdout.strip() == "[]"

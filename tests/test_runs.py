@@ -19,7 +19,7 @@ import pytest
 import standins
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import ReplayMicroscope, calibration, read_series, runs
+from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, read_series, runs
 from jaxcal.estimation import Estimate, Mode
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
@@ -485,3 +485,64 @@ def test_a_run_that_was_killed_is_continued(tune, tmp_path):
     process.wait(60)
     assert runs.read(tmp_path)["state"] == "running"
     same(tune(Bench(), run=tmp_path, resume=True), whole)
+
+
+ALL = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_runs as t
+from jaxcal import calibration
+calibration.infer, calibration.next_step = t.infer, t.next_step
+calibration.identification.check_loop = lambda *_: None
+for at in range({number}):
+    if os.fork() == 0:
+        bench = t.Bench(at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        calibration.calibrate(bench, model="none", frames=t.LONGEST, run={folder!r} + str(at))
+        os._exit(0)
+    print(at, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
+def test_a_run_that_was_killed_at_any_call_is_continued(tune, tmp_path):
+    """kill -9 within every call of the microscope: in each, the run goes on to the same answer."""
+    whole, number = tune(Bench()), calls_of_a_run(tune)
+    script = ALL.format(tests=str(Path(__file__).parent), number=number, folder=f"{tmp_path}/")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True,
+                          text=True, timeout=300, check=True)
+    assert done.stdout.split("\n")[:-1] == [f"{at} {-signal.SIGKILL}" for at in range(number)]
+    for at in range(number):
+        assert runs.read(tmp_path / str(at))["state"] == "running"
+        same(tune(Bench(), run=tmp_path / str(at), resume=True), whole)
+
+
+@pytest.mark.slow
+def test_a_real_run_that_was_cut_off_comes_to_the_same_answer(tmp_path, monkeypatch):
+    """With the real estimate of simulated frames, cut off before the second is there."""
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
+
+    def bench(stop=None):
+        made = SimulatedMicroscope(seed=5)
+        acquire, turn = made.acquire, made.set
+
+        def stopping(member, what):
+            def call(*arguments):
+                if stop == (what, made.frames_taken):
+                    raise Killed
+                return member(*arguments)
+
+            return call
+
+        made.acquire = stopping(acquire, "acquire")
+        made.set = stopping(turn, "set")
+        return made
+
+    options = {"frames": 2, "settings": em.Settings(candidates=512, iterations=0)}
+    whole = calibration.calibrate(bench(), **options)
+    with pytest.raises(Killed):
+        calibration.calibrate(bench(("acquire", 1)), run=tmp_path / "run", **options)
+    again = calibration.calibrate(bench(), run=tmp_path / "run", resume=True, **options)
+    assert again.verdict == whole.verdict
+    assert_array_equal(again.series.frames, whole.series.frames)
+    assert_allclose(again.applied_knobs_nm, whole.applied_knobs_nm, atol=1e-3)
+    assert_allclose(again.estimate.x0_nm, whole.estimate.x0_nm, atol=1e-3)

@@ -95,6 +95,8 @@ class FaultyMicroscope:
         self._behind.resume(past)
         self._taken = len(past.asked_nm)
         self._called = 2 * self._taken
+        if past.knobs_nm is not None:
+            self._before = self.asked_nm = np.array(past.knobs_nm, float)
 
     def _fail(self):
         fault = self._calls.get(self._called)
