@@ -62,7 +62,7 @@ def calibrate(arguments):
     if run.estimate is None:  # what an earlier run wrote is not to stand beside this answer
         _write_nexus(arguments.nexus, {})
         if arguments.report is not None:
-            _write_report(arguments.report, [], arguments.seed)
+            _write_report(arguments.report, [run], arguments.seed)
         raise InputError(f"{microscope.name}: refused: {run.reason}")
     _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)})
     if arguments.report is not None:

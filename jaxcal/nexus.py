@@ -9,7 +9,8 @@
                     c_1_0, c_1_2_a ...             NXaberration: magnitude, magnitude_errors (m)
             instrument/optics                      NXem_optical_system: semi_convergence_angle (rad)
         tuned_knobs (NXdata)                       setting, setting_errors (m), knob (P,)
-        jaxcal (NXcollection)                      frames_used, rejected_frames, converged, message
+        jaxcal (NXcollection)                      frames_used, rejected_frames, unlike_frames,
+                                                   converged, message
 
 Names, nesting and units follow the NeXus definitions v2026.01, read in their source; no validator
 has seen the files.  The magnitudes are x0, the state with the knobs at zero, in Krivanek's
@@ -112,6 +113,7 @@ def _write_entry(entry, name, estimate, optics, version):
     notes = _group(entry, "jaxcal", "NXcollection")
     notes["frames_used"] = int(estimate.frames_used)
     notes["rejected_frames"] = np.array([int(k) for k, _ in estimate.rejected_frames], np.int64)
+    notes["unlike_frames"] = np.array([int(k) for k in estimate.unlike_frames], np.int64)
     notes["converged"] = bool(estimate.converged)
     notes["message"] = str(estimate.message)
 

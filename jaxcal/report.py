@@ -42,7 +42,8 @@ def render(runs, *, seed=None):
     """The report as a string of HTML; arguments as for `write_report`."""
     if hasattr(runs, "estimate"):
         runs = [runs]
-    body = "\n".join(_section(_Run(run), len(runs) > 1) for run in runs)
+    body = "\n".join(_refused(run) if getattr(run, "estimate", run) is None else
+                     _section(_Run(run), len(runs) > 1) for run in runs)
     if not runs:
         body = "<p>No series was answered.</p>"
     return _PAGE.format(style=_STYLE, body=body, foot=_foot(seed))
@@ -87,6 +88,16 @@ class _Run:
             return None
         truth = np.array([self.truth_nm.get(name, np.nan) for name in self.names])
         return truth + np.asarray(self.applied_nm, float)
+
+
+def _refused(run):
+    """Of a calibration that has no estimate: why, and the frames it was refused after."""
+    said = (f'<section><p class="outcome open"><b>{run.verdict}</b> {html.escape(run.reason)}</p>')
+    if run.series is not None:
+        captions = [str(number) for number in range(len(run.series))]
+        sheet = figures.contact_sheet(list(run.series.frames), captions, set())
+        said += f"<h3>All frames</h3>{_figure(sheet, 'Number of the frame.')}"
+    return said + "</section>"
 
 
 def _rejected(estimate):

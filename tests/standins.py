@@ -55,6 +55,7 @@ def estimate(used=5, names=KNOBS, sd=0.5, converged=True, rejected=()):
         tuned_covariance_nm2=covariance,
         modes=modes,
         frames_used=used,
+        unlike_frames=(),
         rejected_frames=tuple(rejected),
         converged=converged,
         message="every knob is known to its pi/4 limit",

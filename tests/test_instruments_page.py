@@ -15,8 +15,10 @@ from jaxcal import (
     estimation,
     inconsistency,
     observation,
+    runs,
     tracking,
 )
+from jaxcal.microscopes import ceos, guarded, nion
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
@@ -56,8 +58,8 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
-                 for module in (aperture, calibration, diagnosis, estimation, inconsistency,
-                                observation))
+                 for module in (aperture, calibration, ceos, diagnosis, estimation, guarded,
+                                inconsistency, nion, observation, runs))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))

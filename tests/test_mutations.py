@@ -57,9 +57,9 @@ def read_all(folder, first):
             clear = str(error).startswith(str(path)) and "\n" not in str(error)
             print(number, "refused" if clear else f"unclear: {error}", flush=True)
             continue
-        right = True
-        if found.frames.shape == whole.frames.shape and found.knob_names == whole.knob_names:
-            # a lost frame reads as zeros, and is then set aside as blank
+        right = (found.frames.shape == whole.frames.shape and found.optics == whole.optics
+                 and found.knob_names == whole.knob_names)
+        if right:  # a lost frame reads as zeros, and is then set aside as blank
             right = np.array_equal(found.knobs_nm, whole.knobs_nm) and all(
                 np.array_equal(frame, before) or not frame.any()
                 for frame, before in zip(found.frames, whole.frames, strict=True))

@@ -71,6 +71,18 @@ def test_no_series_answered_is_said():
     assert "No series was answered" in report.render([])
 
 
+def test_a_refused_run_without_an_estimate_says_why_and_shows_its_frames():
+    refused = standins.calibration()
+    refused.estimate, refused.verdict = None, "refused"
+    refused.reason = "no frame can be used, the last because: <blank>"
+    page = report.render(refused)
+    assert "<b>refused</b> no frame can be used, the last because: &lt;blank&gt;" in page
+    assert "All frames" in page and page.count("<img") == 1
+    refused.series = None
+    page = report.render([refused])
+    assert "<b>refused</b>" in page and "<img" not in page
+
+
 def test_what_remains_counts_its_uncertainty():
     run = standins.calibration()
     left = report._Run(run).left_nm
