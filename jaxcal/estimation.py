@@ -38,7 +38,7 @@ DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
 EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
-GAIN_STEPS = 2  # M-steps then where it is asked for the actuator matrix, which moves the states
+GAIN_STEPS = 8  # M-steps then where it is asked for the actuator matrix, which moves the states
 UNLIKE = 0.2  # nats a bin, `Model.misfit`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
@@ -218,6 +218,19 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             observation.measured(usable, series, good), series.knob_names, optics, radius)
         return unknowns.with_actuator(problem) if actuator else problem
 
+    def by_latents(actuator, settings, share):
+        """EM's result and what it was given."""
+        data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
+                          actuator=actuator, length=length)
+        return em.run(
+            jax.random.key(seed), data, model.flat_map if published else model.map,
+            settings, progress=lambda told, fraction: report(
+                told, None if fraction is None else share * fraction)), data
+
+    def refined_from(problem, starts, share):
+        return refine.solve(problem, starts, progress=lambda told, fraction: report(
+            told, share + (1 - share) * fraction))
+
     if goes_on and before is not None and before.refinement is not None:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
@@ -228,20 +241,19 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         share = 1.0 if not goes_on else 0.5 if settings.iterations else 0.0
         if goes_on:  # while EM runs
             compiled, coming = _prepare(series, optics), devices.aside(posed)
-        data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
-                          actuator=actuator, length=length)
-        result = em.run(
-            jax.random.key(seed), data, model.flat_map if published else model.map,
-            settings, progress=lambda told, fraction: report(
-                told, None if fraction is None else share * fraction))
+        result, data = by_latents(actuator, settings, share)
         answer = _summary(result, data, series, good, rejected, latents, images)
         if goes_on:
             problem, _ = coming(), compiled()
-            starts = [unknowns.start(problem, STATES, state)
-                      for state in _starts(result, data, series)]
+            starts = _starts(result, data, series, problem)
     if goes_on:
-        found = refine.solve(problem, starts, progress=lambda told, fraction:
-                             report(told, share + (1 - share) * fraction))
+        found = refined_from(problem, starts, share)
+        if found.far_off and not _asked_for_gains(problem, before):
+            report("how the knobs act, from the start", share)
+            again = (settings or START)._replace(iterations=GAIN_STEPS)
+            wider = unknowns.with_actuator(problem)
+            found = refine.likelier(found, refined_from(
+                wider, _starts(*by_latents(True, again, 0.5), series, wider), 0.5))
         answer = _refined(answer, found, series, asked=actuator)
     wrong = inconsistency.findings(series.optics, radius, found if goes_on else None)
     answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
@@ -252,6 +264,13 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _asked_for_gains(problem, before: Estimate | None) -> bool:
+    """Whether the actuator matrix is among the unknowns from the start, or was before in vain."""
+    earlier = before.refinement if before else None
+    return bool(np.any(problem.active[unknowns.slices(problem)["gain"]])
+                or (earlier and earlier.with_misses))
 
 
 def _compared(answer: Estimate, unlike: dict[int, float], frames: int) -> Estimate:
@@ -286,15 +305,26 @@ def _columns(knob_names):
     return [STATES.index(knob_names[k]) for k in known], known
 
 
-def _starts(result, data, series):
-    """States (7,) the refinement starts from: the mean of each mode of EM, the largest first, and,
+def _starts(result, data, series, problem):
+    """z (Z,) that the refinement starts from: the mean of each mode of EM, the largest first, and,
     where few frames leave the second order open, some candidates at random."""
     columns, _ = _columns(series.knob_names)
     positions = np.asarray(result.candidates.positions, float)
+    gain = _actuator(result, data, series.knob_names)
     means = [positions[chosen, : len(STATES)].mean(0)
              for chosen in modes.members(positions[:, columns])[:STARTS]]
     more = np.random.default_rng(0).choice(len(positions), MORE_STARTS // len(series))
-    return [*means, *positions[more, : len(STATES)]]
+    return [unknowns.start(problem, STATES, state, gain)
+            for state in (*means, *positions[more, : len(STATES)])]
+
+
+def _actuator(result, data, knob_names) -> np.ndarray:
+    """EM's actuator matrix (P, P); the identity for knobs that the map does not know."""
+    columns, known = _columns(knob_names)
+    gain = np.eye(len(knob_names))
+    gain[np.ix_(known, known)] = np.asarray(em.actuator(result.parameters, data), float)[
+        np.ix_(columns, columns)]
+    return gain
 
 
 def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
@@ -309,9 +339,7 @@ def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
     found = tuple(Mode(len(cloud) / len(positions), cloud.mean(0), modes.covariance(cloud))
                   for cloud in clouds)
     x0 = found[0].x0_nm
-    gain = np.eye(count)
-    gain[np.ix_(known, known)] = np.asarray(em.actuator(result.parameters, data), float)[
-        np.ix_(columns, columns)]
+    gain = _actuator(result, data, series.knob_names)
     inverse = np.linalg.inv(gain)
     away = positions - x0
     covariance = away.T @ away / len(away)

@@ -40,9 +40,11 @@ def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> 
             return ""
         power = 1 + ORDER[indices(found.problem.knob_names)].min()
         waves = np.exp(power * log_scale)  # of phase, where one is expected
+        energy = energy_of(optics.wavelength_nm / waves)
+        explained = ("" if not 30 <= energy <= 300 else
+                     f" ({energy:.0f} instead of {optics.energy_keV:g} explains it)")
         return (f"all knobs move the phases by {waves:.2f} of what they should: energy_keV is "
-                f"wrong ({energy_of(optics.wavelength_nm / waves):.0f} instead of "
-                f"{optics.energy_keV:g} explains it), or semi_angle_mrad and pixel_mrad both "
+                f"wrong{explained}, or semi_angle_mrad and pixel_mrad both "
                 f"({100 * np.expm1(log_scale):+.0f} %), or the knobs' unit")
     off = abs(off_scale(found.solutions[0].point, found.problem)) if asked else 0.0
     return "" if off < OFF_SCALE else (

@@ -17,6 +17,7 @@ from jaxcal.identification import one_setting
 from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
 from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
+    GAIN_SD,
     SCALE_SD,
     Problem,
     glimpse,
@@ -29,6 +30,7 @@ from jaxcal.unknowns import (
     with_scale,
 )
 
+STEPS = 15  # of a climb
 LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
 SETTLING = 5  # steps in which an end is to settle: a first one too long is tried again, shorter
@@ -61,6 +63,13 @@ class Refinement(NamedTuple):
     with_actuator = property(lambda self: self._open("gain"))
     with_misses = property(lambda self: self._open("miss"))
     with_scale = property(lambda self: self.problem.sd.log_scale > SCALE_SD)
+
+    @property
+    def far_off(self) -> bool:
+        """Whether the knobs act so far from told that the climbs may have begun too far from the
+        truth: they miss, or a gain is beyond twice its prior's standard deviation."""
+        gain = np.abs(np.diag(self.solutions[0].gain) - 1)
+        return bool(self.with_misses or np.any(gain > 2 * GAIN_SD))
 
     def _open(self, part: str) -> bool:
         return bool(np.any(self.problem.active[slices(self.problem)[part]]))
@@ -97,10 +106,12 @@ def resume(problem: Problem, before: Refinement) -> tuple[Problem, list[np.ndarr
     """The problem as an earlier refinement of the same instrument left it, and z (Z,) where that
     ended, for each of its solutions.
 
-    A scale once found wrong stays open. New frames have no strength of their own yet; a coefficient
-    that has come to matter since, with a new measure of the aperture, starts at its prior's mean.
+    A scale or an actuator matrix once found wrong stays open. New frames have no strength of their
+    own yet; a coefficient that has come to matter since, with a new measure of the aperture, starts
+    at its prior's mean.
     """
     problem = with_scale(problem) if before.with_scale else problem
+    problem = with_actuator(problem) if before.with_actuator else problem
     old, new, starts = slices(before.problem), slices(problem), []
     for found in before.solutions:
         z, ended = np.zeros(problem.active.size), found.point.z
@@ -203,7 +214,7 @@ def wanted(problem: Problem, points, steps: int, report):
     return problem, points
 
 
-def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinement:
+def solve(problem: Problem, starts, steps: int = STEPS, progress=None) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
@@ -237,6 +248,19 @@ def solve(problem: Problem, starts, steps: int = 15, progress=None) -> Refinemen
     order = np.argsort(-weights)
     return Refinement(tuple(found[k] for k in order), weights[order] / weights.sum(), problem,
                       tuple(np.flatnonzero(problem.weights == 0).tolist()))
+
+
+def likelier(one: Refinement, other: Refinement) -> Refinement:
+    """The one whose first solution has the larger evidence, on the frames that both took, weighed
+    alike."""
+    weights = np.where((one.problem.weights > 0) & (other.problem.weights > 0),
+                       max(one.problem.weights.max(), other.problem.weights.max()), 0.0)
+
+    def evidence(found):
+        problem = replace(found.problem, weights=weights)
+        return log_evidence(evaluate(found.solutions[0].point.z, problem), problem)
+
+    return other if evidence(other) > evidence(one) else one
 
 
 def _front(points, problem, behind=BEHIND) -> list[Point]:

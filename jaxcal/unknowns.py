@@ -210,13 +210,19 @@ def decode(z, problem: Problem) -> Unknowns:
     return found._replace(film=film + problem.film_factor @ (found.film - film))
 
 
-def start(problem: Problem, names, state_nm) -> np.ndarray:
-    """z (Z,) of a state: nm of the aberrations named, the rest at the prior's mean."""
+def start(problem: Problem, names, state_nm, actuator=None) -> np.ndarray:
+    """z (Z,) of a state: nm of the aberrations named, and an actuator matrix (P, P) where it is
+    among the unknowns; the rest at the prior's mean."""
     state = np.zeros(len(problem.free))
     for name, value in zip(names, state_nm, strict=True):
         state[problem.free.index(name)] = value
     z = np.zeros(problem.active.size)
     z[: len(state)] = state / problem.sd.state
+    gain = slices(problem)["gain"]
+    if actuator is not None and np.any(problem.active[gain]):
+        away = np.ravel(np.asarray(actuator, float) - np.eye(len(actuator)))
+        sd = np.ravel(problem.sd.gain)
+        z[gain] = np.where(sd > 0, away / np.maximum(sd, 1e-9), 0.0)
     return z
 
 

@@ -232,6 +232,43 @@ def test_a_scale_that_is_told_wrong_is_found():
     assert_array_equal(starts[0][scale], best.point.z[scale])
 
 
+def ends(problem, z, gain=1.0):
+    """A refinement that ended at z, as far as `likelier` and `far_off` look at it."""
+    point = posterior.evaluate(z, problem)
+    best = laplace.solution(point, problem, True, 0.0)._replace(gain=np.diag([gain, 1.0, 1.0]))
+    return refine.Refinement((best,), np.ones(1), problem, ())
+
+
+def test_the_likelier_of_two_ends_is_judged_on_the_frames_that_both_took(series):
+    problem, z = series
+    away = z.copy()
+    away[0] += 0.05
+    right, wrong = ends(problem, z), ends(problem, away)
+    assert refine.likelier(wrong, right) is right and refine.likelier(right, wrong) is right
+    # whatever one has lowered its weights to, and whichever frame it has set aside
+    low = ends(replace(problem, weights=np.array([0.1, 0.1, 0.1, 0.1, 0.0])), away)
+    assert refine.likelier(low, right) is right and refine.likelier(right, low) is right
+
+
+def test_what_is_far_off(series):
+    problem, z = series
+    assert not ends(problem, z).far_off and not ends(problem, z, 1.19).far_off
+    assert ends(problem, z, 0.79).far_off
+    assert ends(unknowns.with_misses(problem), z).far_off
+
+
+def test_an_actuator_matrix_once_found_stays_open(series):
+    problem, z = series
+    wider = unknowns.with_actuator(problem)
+    part = unknowns.slices(problem)["gain"]
+    z = np.where(np.arange(z.size) == part.start, 1.3, z)
+    again, starts = refine.resume(problem, ends(wider, z))
+    assert_array_equal(again.active, wider.active)
+    assert starts[0][part.start] == 1.3
+    again, starts = refine.resume(problem, ends(problem, z))
+    assert again is problem and starts[0][part.start] == 0.0
+
+
 def test_what_is_told_wrong_is_said(series):
     """Of the optics, by the aperture's image and by the scale that the knobs' steps ask for."""
     problem = series[0]
@@ -248,6 +285,7 @@ def test_what_is_told_wrong_is_said(series):
     truth = 0.5 * np.log(OPTICS.wavelength_nm / wavelength_nm(80.0))
     assert "energy_keV is wrong (80 instead of 200 explains it)" in said(truth)
     assert "pixel_mrad both (-5 %)" in said(np.log(0.95))
+    assert "energy_keV is wrong, or" in said(np.log(1.4))  # there is no such energy
     narrow = {"widen": lambda same: same}
     assert "3.0 standard deviations off: look at energy_keV" in said(-0.03, **narrow)
     assert said(0.02, **narrow) == said(-0.03, frames=5, **narrow) == ""

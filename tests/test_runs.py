@@ -537,7 +537,8 @@ def test_a_real_run_that_was_cut_off_comes_to_the_same_answer(tmp_path, monkeypa
         made.set = stopping(turn, "set")
         return made
 
-    options = {"frames": 2, "settings": em.Settings(candidates=512, iterations=0)}
+    options = {"frames": 2, "refined": False,
+               "settings": em.Settings(candidates=512, iterations=2, climbs=10)}
     whole = calibration.calibrate(bench(), **options)
     with pytest.raises(Killed):
         calibration.calibrate(bench(("acquire", 1)), run=tmp_path / "run", **options)

@@ -106,6 +106,16 @@ def test_a_start_is_its_state():
     assert found.log_scale == 0.0 and found.state.sum() == pytest.approx(-230.0)
 
 
+def test_a_start_has_the_actuator_matrix_where_that_is_asked_for():
+    plain = problem()
+    wider, gain = unknowns.with_actuator(plain), np.eye(len(plain.knob_names))
+    gain[0, 0], gain[0, 1] = 1.2, 0.05
+    found = unknowns.decode(unknowns.start(wider, ("C10",), [70.0], gain), wider)
+    free = plain.sd.gain > 0  # no cross-talk between orders
+    assert_allclose(found.gain, np.where(free, gain - np.eye(len(gain)), 0.0))
+    assert not unknowns.decode(unknowns.start(plain, ("C10",), [70.0], gain), plain).gain.any()
+
+
 @pytest.mark.parametrize(("semi_angle", "names", "extra"), [
     (20.0, ("C10",), ()),
     (20.0, ("C10", "C45a", "C56b"), ("C45a", "C56b")),  # any coefficient may be a knob
