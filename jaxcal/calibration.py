@@ -30,7 +30,8 @@ from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.runs import RecordedMicroscope
 from jaxcal.series import Series, SeriesError
 
-__all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate", "within"]
+__all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate",
+           "knob_limit_nm", "next_step", "within"]
 
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
