@@ -2,7 +2,7 @@
 
     {"<name>": {"x0_nm": {"C10": ...}, "sd_nm": {...}, "tuned_knobs_nm": {...},
                 "tuned_sd_nm": {...}, "frames_used": n, "rejected_frames": [k, ...],
-                "unlike_frames": [k, ...], "converged": true, "message": "...", "seconds": s}}
+                "converged": true, "message": "...", "seconds": s}}
 
 ``x0_nm`` is the state with the knobs at zero at the first frame; ``tuned_knobs_nm`` is the knob
 setting that tunes the instrument at the time of the last frame.  A number that is not finite is
@@ -36,7 +36,6 @@ def entry(estimate, truth_nm=None):
         "tuned_sd_nm": _named(names, standard_deviation(estimate.tuned_covariance_nm2)),
         "frames_used": int(estimate.frames_used),
         "rejected_frames": [int(number) for number, _ in estimate.rejected_frames],
-        "unlike_frames": [int(number) for number in estimate.unlike_frames],
         "converged": bool(estimate.converged),
         "message": str(estimate.message),
         "seconds": _number(estimate.seconds),
@@ -59,8 +58,7 @@ def calibration_entry(run):
         numbers = dict.fromkeys(("x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm"), nothing)
         taken = 0 if run.series is None else len(run.series)
         result = numbers | {
-            "frames_used": 0, "rejected_frames": list(range(taken)), "unlike_frames": [],
-            "converged": False,
+            "frames_used": 0, "rejected_frames": list(range(taken)), "converged": False,
             "message": f"{run.verdict}: {run.reason}", "seconds": _number(run.seconds)}
         if run.truth_nm is not None:
             result["truth_nm"] = _known(names, run.truth_nm)
