@@ -42,8 +42,10 @@ FAULTS = ("none", "gains", "dead knob", "hysteresis", "drift", "bad frames", "ca
 NAMED = {"gains": ("the knobs do not act as told", "of what it was told"),
          "dead knob": ("does not move",), "hysteresis": ("hysteresis:",), "drift": ("a drift, ",),
          "camera turned": ("the camera sees the knobs",),
-         "wrong energy": ("energy_keV",), "wrong semi-angle": ("semi_angle_mrad",),
-         "wrong pixel": ("pixel_mrad",), "narrow limits": ("its limit is",),
+         "wrong energy": ("energy_keV is wrong",),
+         "wrong semi-angle": ("the aperture's image has a radius", "check semi_angle_mrad"),
+         "wrong pixel": ("the aperture's image has a radius", "check semi_angle_mrad"),
+         "narrow limits": ("its limit is",),
          "failing call": ("the microscope failed", "did not answer", "gave ")}
 STATES = (calibration.TUNED, calibration.NOT_DECIDED, calibration.REFUSED)
 

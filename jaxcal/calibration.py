@@ -22,6 +22,7 @@ from jaxcal.estimation import (
     estimate,
     infer,
     inside,
+    mostly_unlike,
 )
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
@@ -198,8 +199,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     except np.linalg.LinAlgError as error:
         ended = _refused(course, plan, f"the frames could not be evaluated ({error}): they may be "
                                        f"unlike each other, start again")
-    except (InstrumentError, ValueError) as error:  # of the instrument, or of what it showed
-        ended = _refused(course, plan, str(error))
+    except (InstrumentError, ValueError, OSError) as error:
+        ended = _refused(course, plan, str(error))  # of the instrument, its frames, or the folder
     except BaseException as error:
         error.add_note(_bring_back(course)[1])
         raise
@@ -259,7 +260,8 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     holds, verdict = _verify(answer, checked, fault, plan.limits)
     if holds and answer.refinement and _elsewhere(course, plan, answer):
         holds, verdict = False, ELSEWHERE
-    tuned = reached and holds and within(checked, plan.limits)
+    known = reached and holds and within(checked, plan.limits)
+    tuned = known and _enough(checked, plan)
     if reached and not tuned and len(course.frames) < plan.frames:
         if fault is None:
             course.history.append(checked)
@@ -281,8 +283,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
         worst = int(np.argmax(off / plan.limits))
         verdict += (f"; the knobs do not come to rest where they are sent, {names[worst]} is "
                     f"{off[worst]:.2g} nm off")
-    if tuned and not _enough(checked, plan):
-        tuned = False
+    if known and not _enough(checked, plan):
         verdict += (f"; only {checked.frames_used} frames could be used, and knobs that act "
                     f"otherwise than told are not found by fewer than {refine.ACTUATED}")
     spent = ("within the tolerance" if reached
@@ -334,11 +335,12 @@ def _bring_back(course: _Course):
     try:
         course.microscope.bring_back()
     except OSError as error:
-        return home, f"the knobs are back where they were, which could not be kept: {error}"
+        return course.standing(home), (f"the knobs are back where they were, which could not be "
+                                       f"kept: {error}")
     except (InstrumentError, ValueError) as error:
         return None, (f"the knobs could not be brought back ({error}), they stand anywhere between "
                       "there and where they were sent last")
-    return home, "the knobs are back where they were"
+    return course.standing(home), "the knobs are back where they were"
 
 
 def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
@@ -428,7 +430,7 @@ def within(answer: Estimate, limits, applied_nm=None) -> bool:
     """
     if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
         return False
-    if 2 * len(answer.unlike_frames) >= answer.frames_used:
+    if mostly_unlike(answer):
         return False
     off = (np.zeros(len(limits)) if applied_nm is None
            else np.asarray(applied_nm) - answer.tuned_knobs_nm)

@@ -257,12 +257,12 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         answer = _refined(answer, found, series, asked=actuator)
     wrong = inconsistency.findings(series.optics, radius, found if goes_on else None)
     answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
-    answer = _compared(answer, {number: float(far) for number, far in zip(
-        good, misfit, strict=True) if not far < UNLIKE}, len(good))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
+    answer = _compared(answer, {number: float(far) for number, far in zip(
+        good, misfit, strict=True) if not far < UNLIKE})
     return replace(answer, seconds=time.perf_counter() - start)
 
 
@@ -273,17 +273,24 @@ def _asked_for_gains(problem, before: Estimate | None) -> bool:
                 or (earlier and earlier.with_misses))
 
 
-def _compared(answer: Estimate, unlike: dict[int, float], frames: int) -> Estimate:
+def _compared(answer: Estimate, unlike: dict[int, float]) -> Estimate:
     """The answer with the frames that are unlike anything trained on, {number: misfit}."""
+    answer = replace(answer, unlike_frames=tuple(unlike))
     if not unlike:
-        return replace(answer, unlike_frames=())
+        return answer
     told = ", ".join(f"{number} ({far:.1f} nats a bin)" for number, far in unlike.items())
     told = (f"frames unlike anything the model was trained on: {told}; look whether the area is "
             f"thin, amorphous and clean")
-    many = 2 * len(unlike) >= frames
-    return replace(answer, unlike_frames=tuple(unlike), converged=answer.converged and not many,
-                   message=f"not decided: {answer.message}; half and more of the {told}" if many
-                   else f"{answer.message}; {told}")
+    if not mostly_unlike(answer):
+        return replace(answer, message=f"{answer.message}; {told}")
+    message = f"not decided: {answer.message.removeprefix('not decided: ')}"
+    return replace(answer, converged=False, message=f"{message}; half and more of the {told}")
+
+
+def mostly_unlike(answer: Estimate) -> bool:
+    """Whether half and more of the frames used are unlike anything the model was trained on."""
+    unlike = set(answer.unlike_frames) & set(answer.frame_numbers)
+    return bool(unlike) and 2 * len(unlike) >= answer.frames_used
 
 
 def _usual(goes_on: bool, actuator: bool) -> em.Settings:

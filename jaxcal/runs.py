@@ -119,6 +119,7 @@ class RecordedMicroscope:
         home = np.zeros(len(self.knob_names))
         self._told["asked_nm"] = self._named(home)
         self.instrument.set(home)
+        self.knobs_nm = self.instrument.knobs_nm.copy()
         self._put(**self._standing(home, self.instrument.knobs_nm))
 
     def step(self, answer) -> None:

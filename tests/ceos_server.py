@@ -13,7 +13,7 @@ class Server:
         state: {CEOS name: [x, y]} that `correctAberration` moves; requests: what was asked.
         faults: list of one fault for each of the next answers, None for a right one: "refuse",
             "drop", "silent", "broken", "length", "not json", "binary", "list", "huge", "stale",
-            "split", "null error".
+            "split", "null error", "drop after".
     """
 
     def __init__(self, delay_s: float = 0.0):
@@ -53,6 +53,8 @@ class Server:
                     return
                 for piece in self._answers(request, fault):
                     connection.sendall(piece)
+                if fault == "drop after":
+                    return
 
     def _answers(self, request, fault):
         def packed(payload):

@@ -398,7 +398,7 @@ def test_within_needs_narrow_knobs_and_one_mode():
     def known(sd, weight, settled=True):
         return SimpleNamespace(tuned_covariance_nm2=np.diag(np.square(sd)), converged=settled,
                                modes=(SimpleNamespace(weight=weight),), refinement=True,
-                               unlike_frames=(), frames_used=6)
+                               unlike_frames=(), frame_numbers=(), frames_used=6)
 
     limits = np.array([1.0, 10.0])
     assert calibration.within(known([0.35, 3.5], 0.99), limits)
@@ -412,7 +412,7 @@ def test_within_is_the_joint_probability():
     def at(sd):
         return SimpleNamespace(tuned_covariance_nm2=sd**2 * np.eye(2), refinement=None,
                                modes=(SimpleNamespace(weight=1.0),), unlike_frames=(),
-                               frames_used=6)
+                               frame_numbers=(), frames_used=6)
 
     edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(calibration.CONFIDENCE))
     assert calibration.within(at(0.95 * edge), np.ones(2))
@@ -492,15 +492,21 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
 
 
 def test_frames_unlike_anything_are_told(refined):
-    one = estimation._compared(refined, {2: 1.25}, 4)
+    """Of the four frames used; those set aside do not count."""
+    one = estimation._compared(refined, {2: 1.25})
     assert one.unlike_frames == (2,) and one.converged == refined.converged
     assert "trained on: 2 (1.2 nats a bin); look whether the area is thin" in one.message
-    half = estimation._compared(refined, {0: 0.3, 3: 40.0}, 4)
+    half = estimation._compared(refined, {0: 0.3, 3: 40.0})
     assert half.unlike_frames == (0, 3) and not half.converged
-    assert half.message.startswith("not decided: ")
+    assert half.message.startswith("not decided: refined")
     limits = np.full(3, 1e3)
     assert calibration.within(one, limits) and not calibration.within(half, limits)
-    plain = estimation._compared(half, {}, 4)
+    again = estimation._compared(half, {0: 0.3, 3: 40.0})
+    assert not again.message.startswith("not decided: not decided")
+    aside = estimation._compared(replace(refined, frame_numbers=(0, 1, 2), frames_used=3),
+                                 {3: 40.0, 4: 9.0})
+    assert aside.converged == refined.converged and calibration.within(aside, limits)
+    plain = estimation._compared(half, {})
     assert plain.unlike_frames == () and refined.unlike_frames == ()
 
 

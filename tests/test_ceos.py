@@ -1,6 +1,7 @@
 """The knobs of a CEOS corrector: units, names, increments, and answers that are none."""
 
 import socket
+import time
 
 import ceos_server
 import numpy as np
@@ -150,6 +151,17 @@ def test_what_the_corrector_measures_is_in_krivaneks_names(server, corrector):
     corrector.call = lambda method, **params: ["of no use"]
     with pytest.raises(InstrumentError, match="measureC1A1 should answer with aberrations"):
         corrector.measure_c1a1()
+
+
+def test_a_connection_that_was_closed_meanwhile_is_made_anew(server, corrector):
+    """Nothing was asked of it, so that nothing is in doubt."""
+    server.faults = ["drop after"]
+    bench = microscope(corrector, ("C10", "C12a", "C12b"))
+    bench.set([10.0, 0.0, 0.0])
+    time.sleep(0.1)
+    bench.set([10.0, 20.0, 30.0])
+    assert_allclose(bench.knobs_nm, [10.0, 20.0, 30.0])
+    assert_allclose(server.state["A1"], [2e-8, 3e-8])
 
 
 def test_a_null_error_beside_a_result_is_none(server, corrector):

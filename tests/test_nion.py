@@ -95,7 +95,7 @@ def test_a_frame_of_before_is_not_taken(monkeypatch):
     """Where no new one comes, Nion Swift gives the last after the timeout; so it does where the
     camera was stopped meanwhile."""
     clock = iter([0.0, 21.0])
-    monkeypatch.setattr(nion.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(nion, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(InstrumentError, match="no new frame within 20 s"):
         microscope().acquire()
     monkeypatch.undo()

@@ -201,8 +201,10 @@ def test_a_full_disk_does_not_keep_the_knobs_where_they_are(tune, tmp_path, monk
         write(path, text)
 
     monkeypatch.setattr(runs, "write_text", full)
-    with pytest.raises(OSError, match="no space left"):
-        tune(bench, run=tmp_path)
+    made = tune(bench, run=tmp_path)
+    assert made.verdict == "refused" and made.reason.startswith("no space left on device; the knobs")
+    assert "could not be kept" in made.reason and made.estimate is not None
+    assert_array_equal(made.applied_knobs_nm, 0.0)
     assert np.any(bench.calls[-2] != 0)
     assert_array_equal(bench.knobs, 0.0)
 

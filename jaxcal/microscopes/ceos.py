@@ -7,6 +7,7 @@ There is no undo and no way to ask where the knobs stand, so the sum of the move
 """
 
 import json
+import select
 import socket
 
 import numpy as np
@@ -54,6 +55,15 @@ class CeosCorrector:
         self._closed = True
         self._hang_up()
 
+    def _left(self) -> bool:
+        """Whether the other side has closed the connection since: nothing is asked of it then."""
+        if not select.select([self._socket], [], [], 0)[0]:
+            return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
     def _hang_up(self):
         if self._socket is not None:
             self._socket.close()
@@ -76,7 +86,8 @@ class CeosCorrector:
         """
         if self._closed:
             raise NotDoneError(f"the connection to {self._place} was closed: make another")
-        if self._socket is None:
+        if self._socket is None or self._left():
+            self._hang_up()
             self._connect()
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
@@ -236,7 +247,7 @@ class CeosMicroscope:
         if self._unknown:
             raise InstrumentError(
                 f"where {', '.join(self._unknown)} of the corrector stands is not known: "
-                f"{'; '.join([*self._unknown.values(), *refused])}; begin a new run then")
+                f"{'; '.join([*self._unknown.values(), *refused])}, make the adapter anew")
         if refused:
             raise InstrumentError("; ".join(refused))
 

@@ -80,10 +80,13 @@ class NionMicroscope:
         wanted, missed = settings(knobs_nm, self.knob_names, self.limits_nm), []
         for control, start, step in zip(self._controls, self._start, wanted, strict=True):
             value = float(start + step * NM)
-            done = self._stem.SetValAndConfirm(
-                control, value, self._tolerance, int(1000 * self._timeout))
+            try:
+                done, why = self._stem.SetValAndConfirm(
+                    control, value, self._tolerance, int(1000 * self._timeout)), ""
+            except Exception as error:  # a controller may raise anything
+                done, why = False, f" ({error})"
             if not done:
-                missed.append(f"{control} was not confirmed at {value:.4g} m")
+                missed.append(f"{control} was not confirmed at {value:.4g} m{why}")
         if missed:
             raise InstrumentError(f"{', '.join(missed)} within {self._timeout:g} s: look at the "
                                   f"instrument")
@@ -94,10 +97,11 @@ class NionMicroscope:
         Raises:
             InstrumentError: no frame came in time, or one that is no image.
         """
-        playing, began = bool(getattr(self._camera, "is_playing", False)), time.monotonic()
+        playing = bool(getattr(self._camera, "is_playing", False))
         try:
             if not playing:
                 self._camera.start_playing(sync_timeout=START_S)
+            began = time.monotonic()
             grabbed = self._camera.grab_next_to_start(timeout=self._timeout)
             late = time.monotonic() - began >= self._timeout
             stopped = playing and not self._camera.is_playing
@@ -106,7 +110,7 @@ class NionMicroscope:
                                   f"{self._timeout:g} s ({error}): is it running?") from error
         finally:
             if not playing:  # and wait: an exposure that still runs would be the next one's first
-                self._camera.stop_playing(sync_timeout=STOP_S)
+                self._stop()
         if late or stopped:  # what it gives then is a frame of before
             raise InstrumentError(f"the Ronchigram camera gave no new frame within "
                                   f"{self._timeout:g} s: is it running?")
@@ -116,6 +120,12 @@ class NionMicroscope:
             raise InstrumentError(f"expected an image from the Ronchigram camera, got {shape}: "
                                   f"check the camera's mode")
         return frame
+
+    def _stop(self):
+        try:
+            self._camera.stop_playing(sync_timeout=STOP_S)
+        except Exception:  # it plays on then, and the next frame is one that begins after that
+            return
 
     def _control(self, knob: str) -> str:
         """The controller's name of a knob."""
