@@ -202,7 +202,7 @@ def test_a_full_disk_does_not_keep_the_knobs_where_they_are(tune, tmp_path, monk
 
     monkeypatch.setattr(runs, "write_text", full)
     made = tune(bench, run=tmp_path)
-    assert made.verdict == "refused" and made.reason.startswith("no space left on device; the knobs")
+    assert made.verdict == "refused" and made.reason.startswith("no space left on device; the ")
     assert "could not be kept" in made.reason and made.estimate is not None
     assert_array_equal(made.applied_knobs_nm, 0.0)
     assert np.any(bench.calls[-2] != 0)
