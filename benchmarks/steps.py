@@ -23,7 +23,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import closed_loop, provenance
-from jaxcal import calibration, estimation, observation
+from jaxcal import decisions, estimation, observation
 from jaxcal import model as models
 from jaxcal.aberrations import indices
 from jaxcal.microscopes import simulated
@@ -53,7 +53,7 @@ def one(seed: int, frames: int, model) -> dict:
                 knobs = answer.tuned_knobs_nm
             else:
                 key = jax.random.fold_in(jax.random.key(seed), number)
-                knobs = calibration.next_step(key, answer, limits, model)
+                knobs = decisions.next_step(key, answer, limits, model)
             microscope.set(knobs)
             shots.append(np.asarray(microscope.acquire()))
             settings.append(knobs)

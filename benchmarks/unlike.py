@@ -2,11 +2,11 @@
 
     python -m benchmarks.unlike [--instruments 24] [--folder ../shared/reality]
 
-`Model.misfit` of frames of simulated microscopes (seven knobs, six settings each, other seeds than
-in training), of the same with a fault of the specimen in every frame, and of recorded series. Above
-`jaxcal.estimation.UNLIKE` an estimate says so of a frame. Writes ``benchmarks/results/unlike.json``
-and the table in ``docs/results.md``; the exit status is 0 where at most 1 % of the frames without a
-fault are called unlike.
+The misfit of `Model.look` of frames of simulated microscopes (seven knobs, six settings each, other
+seeds than in training), of the same with a fault of the specimen in every frame, and of recorded
+series. Above `jaxcal.estimation.UNLIKE` an estimate says so of a frame. Writes
+``benchmarks/results/unlike.json`` and the table in ``docs/results.md``; the exit status is 0 where
+at most 1 % of the frames without a fault are called unlike.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def of_frames(frames, optics, model) -> dict:
     """Misfits of the frames that the camera's checks let pass, and how many they do not."""
     seen = [one for one in (observation.observe(frame, optics) for frame in frames)
             if one.fault is None]
-    misfit = np.asarray(model.misfit(observation.log_images(seen))).tolist() if seen else []
+    misfit = np.asarray(model.look(observation.log_images(seen))[1]).tolist() if seen else []
     return {"misfit": misfit, "refused": len(frames) - len(seen)}
 
 

@@ -16,9 +16,9 @@ _HOME = {
     "SeriesError": "jaxcal.series",
     "read_series": "jaxcal.series",
     "write_series": "jaxcal.series",
-    "Estimate": "jaxcal.estimation",
+    "Estimate": "jaxcal.answers",
     "Calibration": "jaxcal.calibration",
-    "Mode": "jaxcal.estimation",
+    "Mode": "jaxcal.answers",
     "estimate": "jaxcal.estimation",
     "calibrate": "jaxcal.calibration",
     "Identifiability": "jaxcal.identification",
@@ -53,8 +53,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from jaxcal.aberrations import wave_aberration
+    from jaxcal.answers import Estimate, Mode
     from jaxcal.calibration import Calibration, calibrate
-    from jaxcal.estimation import Estimate, Mode, estimate
+    from jaxcal.estimation import estimate
     from jaxcal.identification import Identifiability, identifiability
     from jaxcal.microscopes import Microscope, ReplayMicroscope, SimulatedMicroscope
     from jaxcal.notations import convert

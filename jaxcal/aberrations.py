@@ -178,13 +178,9 @@ def _combined(matrices, x, y, places):
     rows = [_POWERS.index(_power(place)) for place in places]
     chosen = [matrix[rows] for matrix in matrices]
     used = np.flatnonzero(np.any(chosen, (0, 1)))
-    dtype = jnp.result_type(x, y, float)
-    x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-    cosines, sines, radial = _circular(x, y)
-    table = jnp.stack([(sines if b else cosines)[p - q] * radial[q]
-                       for p, q, b in (_POWERS[place] for place in used)])
-    return tuple(jnp.tensordot(jnp.asarray(matrix[:, used], dtype), table, 1, precision="highest")
-                 for matrix in chosen)
+    table = jnp.stack(_polynomials([_POWERS[place] for place in used], x, y))
+    return tuple(jnp.tensordot(jnp.asarray(matrix[:, used], table.dtype), table, 1,
+                               precision="highest") for matrix in chosen)
 
 
 def wave_aberration(coefficients, x, y):
@@ -343,7 +339,12 @@ def _circular(x, y):
 
 
 def _edge_terms(x, y):
-    """The 25 functions r^(n+1) [cos | sin](m phi), a list of arrays, by recurrence in real numbers.
+    """The 25 functions r^(n+1) [cos | sin](m phi), a list of arrays."""
+    return _polynomials([_power(place) for place in range(len(NAMES))], x, y)
+
+
+def _polynomials(powers, x, y):
+    """Re w^p conj(w)^q, Im where b, of each (p, q, b), a list of arrays, by recurrence.
 
     w^m = cosines[m] + i sines[m] and the rest is an integer power of r^2; real arithmetic keeps
     the dtype and spares the compiler complex products.
@@ -351,10 +352,7 @@ def _edge_terms(x, y):
     dtype = jnp.result_type(x, y, float)
     x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
     cosines, sines, radial = _circular(x, y)
-    return [
-        (sines if b else cosines)[m] * radial[(n + 1 - m) // 2]
-        for n, m, b in zip(ORDER.tolist(), SYMMETRY.tolist(), _IS_B.tolist(), strict=True)
-    ]
+    return [(sines if b else cosines)[p - q] * radial[q] for p, q, b in powers]
 
 
 def _floating(values):

@@ -5,42 +5,27 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition, diagnosis, em, identification, refine, verification
+from jaxcal import diagnosis, em, identification, refine, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.estimation import (
-    CONFIDENCE,
-    DECIDED,
-    PRIOR_SD_NM,
-    START,
-    STATES,
-    Estimate,
-    check_knobs,
-    estimate,
-    infer,
-    inside,
-    mostly_unlike,
-)
+from jaxcal.answers import Estimate, inside
+from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
+from jaxcal.estimation import START, check_knobs, estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.observation import observe, stale
-from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.runs import RecordedMicroscope
 from jaxcal.series import Series, SeriesError
 
-__all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate",
-           "knob_limit_nm", "next_step", "within"]
+__all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate"]
 
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
-CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
 DOUBTED = 15.0  # log odds from which on a verification frame is taken to show another state
 ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
              "there, take more frames; a knob may not have arrived")
-KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 
 
@@ -184,7 +169,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         check_knobs(names, instrument.name)
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
     identification.check_loop(frames, largest, names, instrument.optics)
-    limits = _tolerance(tolerance_nm, instrument.optics, names)
+    limits = tolerance(tolerance_nm, instrument.optics, names)
     plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
                  getattr(microscope, "truth_nm", None))
     call = {"frames": frames, "seed": seed, "refined": refined,
@@ -257,7 +242,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
     reached, fault = within(answer, plan.limits), course.fault
-    holds, verdict = _verify(answer, checked, fault, plan.limits)
+    holds, verdict = verified(answer, checked, fault, plan.limits)
     if holds and answer.refinement and _elsewhere(course, plan, answer):
         holds, verdict = False, ELSEWHERE
     known = reached and holds and within(checked, plan.limits)
@@ -375,76 +360,3 @@ def _settled(history) -> Estimate | None:
     last = history[-1] if history else None
     settled = last and last.converged and last.refinement and last.frames_used >= RESUMED
     return last if settled else None
-
-
-def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
-    """Knob setting (P,), nm, where one more frame tells most about the tuning setting.
-
-    ``largest`` (P,) bounds it, nm, `knob_limit_nm` where None. From the spectra's Fisher
-    information at the refined solutions, from the latents of EM's candidates before there are any.
-    """
-    order = ORDER[indices(answer.knob_names)]
-    if largest is None:
-        largest = np.array([knob_limit_nm(n) for n in order])
-    if answer.refinement is not None:
-        return acquisition.refined_step(key, answer.refinement, limits, largest)
-    result, data = answer.posterior
-    known = [name for name in answer.knob_names if name in STATES]
-    columns = [STATES.index(name) for name in known]
-    places = [answer.knob_names.index(name) for name in known]
-    weights = np.zeros(len(STATES), np.float32)
-    weights[columns] = 1 / np.square(limits[places])
-    reach = jnp.asarray([0.5 * PRIOR_SD_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
-    most = jnp.zeros(len(STATES)).at[np.array(columns)].set(largest[places])
-    step = acquisition.next_step(key, result.candidates.positions, weights, result.parameters, data,
-                                 model.map, np.isin(STATES, known), reach, most)
-    knobs = np.zeros(len(answer.knob_names))
-    knobs[places] = np.asarray(step, float)[columns]
-    return np.clip(knobs, -largest, largest)  # single precision may round a limit up
-
-
-def knob_limit_nm(order: int) -> float:
-    """Largest step of a knob by the order of its aberration, nm."""
-    return KNOB_LIMIT_NM.get(int(order), 1e4)
-
-
-def _verify(before: Estimate, after: Estimate, fault: str | None, limits):
-    """Whether the answer stays with the frame at the applied setting, and a sentence on it."""
-    if fault is not None:
-        return False, f"the verification frame cannot be used: {fault}"
-    moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
-    sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
-    if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):
-        return True, "verified with one more frame"
-    worst = int(np.argmax(moved / np.maximum(limits, CONSISTENT * sd)))
-    return False, (f"the verification frame disagrees: with it {after.knob_names[worst]} tunes "
-                   f"{moved[worst]:.1f} nm elsewhere, take more frames")
-
-
-def within(answer: Estimate, limits, applied_nm=None) -> bool:
-    """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
-    at the one that tunes.
-
-    In one mode that is decided and at whose top the climb has come, of frames most of which are
-    like what the model was trained on.
-    """
-    if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
-        return False
-    if mostly_unlike(answer):
-        return False
-    off = (np.zeros(len(limits)) if applied_nm is None
-           else np.asarray(applied_nm) - answer.tuned_knobs_nm)
-    return inside(off, answer.tuned_covariance_nm2, limits) >= CONFIDENCE
-
-
-def _tolerance(tolerance_nm, optics, names):
-    limits = quarter_pi_limits_nm(optics)[indices(names)]
-    if tolerance_nm is None:
-        return limits
-    tolerance = np.asarray(tolerance_nm, float)
-    if tolerance.shape not in ((), limits.shape) or not np.all(tolerance > 0):
-        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give what may be "
-                         f"left of each knob, in nm, one number or one for each of "
-                         f"{', '.join(names)}")
-    tolerance = np.broadcast_to(tolerance, limits.shape)
-    return tolerance.copy()

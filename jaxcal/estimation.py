@@ -6,7 +6,7 @@ the spectra contain.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxcal import (
 )
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
+from jaxcal.answers import Estimate, Mode, mostly_unlike
 from jaxcal.optics import Optics, edge_waves
 from jaxcal.series import Series, SeriesError
 
@@ -34,80 +35,17 @@ STATES = stream.KNOBS
 PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero, for EM
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
-DRAWS = 4096  # that tell it
 DECIDED = 0.95  # weight of one mode above which the others are out
 EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 GAIN_STEPS = 8  # M-steps then where it is asked for the actuator matrix, which moves the states
-UNLIKE = 0.2  # nats a bin, `Model.misfit`, above which a frame is unlike anything trained on
+UNLIKE = 0.2  # nats a bin, `Model.look`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
 STARTS = 6  # modes of EM at most that the refinement starts from
 MORE_STARTS = 12  # single candidates it starts from too, divided by the frames
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One solution the data allow: its weight, mean x0 (P,) in nm and covariance (P, P) in nm^2."""
-
-    weight: float
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a series says about its instrument. P knobs, T frames used.
-
-    Attributes:
-        knob_names: the P knobs.
-        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero: mean of the largest mode,
-            second moment of the whole posterior about it.
-        tuned_knobs_nm, tuned_covariance_nm2: the knob setting -G^-1 (x0 + drift) that tunes the
-            instrument at the time of the last frame.
-        modes: solutions the data allow, largest weight first.
-        frames_used, rejected_frames: how many; (number, reason) of the others.
-        converged: one mode holds DECIDED of the weight and the climb, or EM, settled.
-        message: why it stopped. iterations: of EM. seconds: it took.
-        actuator: (P, P) matrix G, the identity where it was not estimated.
-        frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
-        states_nm: (T, P) state of each frame.
-        posterior: of EM, what :mod:`jaxcal.acquisition` needs to choose the next step.
-        refinement: of the spectra, or None where EM's answer stands.
-        unlike_frames: numbers of those whose spectra are unlike anything the model was trained on;
-            where they are half of the frames, nothing is taken for converged.
-    """
-
-    knob_names: tuple[str, ...]
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
-    tuned_knobs_nm: np.ndarray
-    tuned_covariance_nm2: np.ndarray
-    modes: tuple[Mode, ...]
-    frames_used: int
-    rejected_frames: tuple[tuple[int, str], ...]
-    converged: bool
-    message: str
-    iterations: int
-    seconds: float
-    actuator: np.ndarray
-    frame_numbers: tuple[int, ...]
-    latents: np.ndarray
-    spectra: np.ndarray
-    states_nm: np.ndarray
-    posterior: tuple[em.Result, em.Experiment]
-    refinement: refine.Refinement | None = None
-    unlike_frames: tuple[int, ...] = ()
-
-
-def inside(left_nm, covariance_nm2, limits_nm) -> float:
-    """Probability that all of what is left (P,), nm, normal with covariance (P, P), nm^2, is within
-    limits (P,), nm; by DRAWS draws."""
-    left = np.random.default_rng(0).multivariate_normal(
-        left_nm, covariance_nm2, DRAWS, method="eigh")
-    return float(np.mean(np.all(np.abs(left) <= limits_nm, axis=1)))
 
 
 def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False, length=None):
@@ -207,7 +145,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
                           "take the series again", frame=number, file=series.name or None)
     usable = [observations[k] for k in good]
     images = observation.log_images(usable)
-    latents, misfit = np.asarray(model.encode(images)), np.asarray(model.misfit(images))
+    latents, misfit = (np.asarray(part) for part in model.look(images))
     radius, _ = observation.camera_of(usable)
     optics = observation.measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)
@@ -269,8 +207,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
 def _asked_for_gains(problem, before: Estimate | None) -> bool:
     """Whether the actuator matrix is among the unknowns from the start, or was before in vain."""
     earlier = before.refinement if before else None
-    return bool(np.any(problem.active[unknowns.slices(problem)["gain"]])
-                or (earlier and earlier.with_misses))
+    return unknowns.asked(problem, "gain") or bool(earlier and earlier.with_misses)
 
 
 def _compared(answer: Estimate, unlike: dict[int, float]) -> Estimate:
@@ -285,12 +222,6 @@ def _compared(answer: Estimate, unlike: dict[int, float]) -> Estimate:
         return replace(answer, message=f"{answer.message}; {told}")
     message = f"not decided: {answer.message.removeprefix('not decided: ')}"
     return replace(answer, converged=False, message=f"{message}; half and more of the {told}")
-
-
-def mostly_unlike(answer: Estimate) -> bool:
-    """Whether half and more of the frames used are unlike anything the model was trained on."""
-    unlike = set(answer.unlike_frames) & set(answer.frame_numbers)
-    return bool(unlike) and 2 * len(unlike) >= answer.frames_used
 
 
 def _usual(goes_on: bool, actuator: bool) -> em.Settings:

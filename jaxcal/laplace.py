@@ -14,7 +14,16 @@ from scipy.special import expit, logit
 from jaxcal import aberrations
 from jaxcal.optics import edge_waves
 from jaxcal.posterior import Point
-from jaxcal.unknowns import Problem, Unknowns, at_rest, decode, flat, slices, with_drift
+from jaxcal.unknowns import (
+    Problem,
+    Unknowns,
+    asked,
+    at_rest,
+    decode,
+    flat,
+    slices,
+    with_drift,
+)
 
 THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
 DRIFTS = 0.2  # probability, before any frame is seen, that an instrument drifts
@@ -77,7 +86,7 @@ def solution(point: Point, problem: Problem, settled: bool,
     found = decode(point.z, problem)
     _, inverse, _ = tuning(found, problem)
     if drifts is None:
-        drifts = float(np.any(problem.active[slices(problem)["drift"]]))
+        drifts = float(asked(problem, "drift"))
         parts = [(1.0, point.z, _inverse(point, problem))]
     else:
         parts = [(drifts, *_nearby(point, with_drift(problem))),

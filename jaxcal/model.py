@@ -71,7 +71,7 @@ class Model:
     """A trained model. ``card`` is what training wrote about it.
 
     encode: log images (B, 128, 64) -> latents (B, D) in units of their spread;
-    misfit: log images -> (B,) how far each is from anything trained on;
+    look: the same, and (B,) how far each is from anything trained on;
     reconstruct: latents -> expected log images; map: for :mod:`jaxcal.em`;
     """
 
@@ -82,11 +82,12 @@ class Model:
 
     def encode(self, images):
         """Log images (B, rows, columns) -> latents (B, D) in units of their spread."""
-        return _looked_at(self)(jnp.asarray(images, jnp.float32))[0]
+        return self.look(images)[0]
 
-    def misfit(self, images):
-        """Log images (B, rows, columns) -> (B,) `vae.misfit` of the reconstruction, nats a bin."""
-        return _looked_at(self)(jnp.asarray(images, jnp.float32))[1]
+    def look(self, images):
+        """Log images (B, rows, columns) -> latents (B, D), and `vae.misfit` of the reconstruction
+        (B,), nats a bin: how far each is from anything trained on."""
+        return _look(self)(jnp.asarray(images, jnp.float32))
 
     def reconstruct(self, latents):
         """Latents (B, D) -> expected log images (B, rows, columns)."""
@@ -119,7 +120,7 @@ def _flat_map(model):
 
 
 @lru_cache(maxsize=8)
-def _looked_at(model):
+def _look(model):
     """Log images -> latents and misfit, one program."""
     def look(images):
         latents = model.vae.encoder(images)[0]

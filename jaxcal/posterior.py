@@ -21,7 +21,6 @@ from jaxcal import aberrations, devices, hologram, tiles
 from jaxcal.unknowns import Problem, frames_of
 
 UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not trusted
-EULER = 0.5772156649
 
 
 class Point(NamedTuple):
@@ -55,7 +54,7 @@ def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...
             log, slopes = hologram.log_spectrum_and_slopes(phases, physics, points, layout)
             ratio = power * jnp.exp(-log)
             weight = layout.weight * hologram.trust(phases, places, centre)
-            usual = jnp.log(jnp.maximum(power, 1e-30)) + 1 + EULER
+            usual = jnp.log(jnp.maximum(power, 1e-30)) + 1 + np.euler_gamma
             return (weight * jnp.sum(log + ratio - usual), weight * slopes.T @ (1 - ratio),
                     weight * slopes.T @ slopes, weight * power.size)
 

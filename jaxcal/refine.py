@@ -20,6 +20,7 @@ from jaxcal.unknowns import (
     GAIN_SD,
     SCALE_SD,
     Problem,
+    asked,
     glimpse,
     mirrored,
     rescaled,
@@ -60,8 +61,8 @@ class Refinement(NamedTuple):
     unfit: tuple[int, ...]
 
     with_drift = property(lambda self: self.solutions[0].drifts > LIKELY)
-    with_actuator = property(lambda self: self._open("gain"))
-    with_misses = property(lambda self: self._open("miss"))
+    with_actuator = property(lambda self: asked(self.problem, "gain"))
+    with_misses = property(lambda self: asked(self.problem, "miss"))
     with_scale = property(lambda self: self.problem.sd.log_scale > SCALE_SD)
 
     @property
@@ -70,9 +71,6 @@ class Refinement(NamedTuple):
         truth: they miss, or a gain is beyond twice its prior's standard deviation."""
         gain = np.abs(np.diag(self.solutions[0].gain) - 1)
         return bool(self.with_misses or np.any(gain > 2 * GAIN_SD))
-
-    def _open(self, part: str) -> bool:
-        return bool(np.any(self.problem.active[slices(self.problem)[part]]))
 
 
 def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
@@ -239,9 +237,9 @@ def solve(problem: Problem, starts, steps: int = STEPS, progress=None) -> Refine
     problem, points = set_aside(problem, points, steps)
     problem, points = wanted(problem, points, steps, report)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    asked = enough(problem) and not np.any(problem.active[slices(problem)["gain"]])
+    open_ = enough(problem) and not asked(problem, "gain")
     found = [solution(point, problem, settled,
-                      drift_probability(point, problem) if asked else None)
+                      drift_probability(point, problem) if open_ else None)
              for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
     weights = np.exp(evidence - evidence.max())

@@ -42,7 +42,7 @@ def render(runs, *, seed=None):
     """The report as a string of HTML; arguments as for `write_report`."""
     if hasattr(runs, "estimate"):
         runs = [runs]
-    body = "\n".join(_refused(run) if getattr(run, "estimate", run) is None else
+    body = "\n".join(_refused(run) if hasattr(run, "estimate") and run.estimate is None else
                      _section(_Run(run), len(runs) > 1) for run in runs)
     if not runs:
         body = "<p>No series was answered.</p>"
@@ -92,7 +92,7 @@ class _Run:
 
 def _refused(run):
     """Of a calibration that has no estimate: why, and the frames it was refused after."""
-    said = (f'<section><p class="outcome open"><b>{run.verdict}</b> {html.escape(run.reason)}</p>')
+    said = f'<section><p class="outcome open"><b>{run.verdict}</b> {html.escape(run.reason)}</p>'
     if run.series is not None:
         captions = [str(number) for number in range(len(run.series))]
         sheet = figures.contact_sheet(list(run.series.frames), captions, set())

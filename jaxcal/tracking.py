@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from jaxcal import estimation, laplace, observation, posterior, refine, tiles, unknowns
+from jaxcal import answers, laplace, observation, posterior, refine, tiles, unknowns
 from jaxcal.aberrations import ORDER, SYMMETRY, indices
 from jaxcal.acquisition import NEAR
-from jaxcal.estimation import CONFIDENCE, Estimate
+from jaxcal.answers import Estimate
+from jaxcal.estimation import CONFIDENCE
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
 
@@ -174,7 +175,7 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     """Whether the instrument is within limits (P,), the pi/4 limits where None, at a setting."""
     limits = (quarter_pi_limits_nm(tracked.optics)[indices(tracked.knob_names)]
               if limits_nm is None else np.asarray(limits_nm, float))
-    inside = estimation.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
+    inside = answers.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
     surprised = tracked.surprise > CONSISTENT

@@ -194,6 +194,11 @@ def _widened(problem: Problem, *parts: str) -> Problem:
     return replace(problem, active=active)
 
 
+def asked(problem: Problem, part: str) -> bool:
+    """Whether anything of a part of `Unknowns` is estimated."""
+    return bool(np.any(problem.active[slices(problem)[part]]))
+
+
 def flat(parts: Unknowns) -> np.ndarray:
     """One vector (Z,) of all."""
     return np.concatenate([np.ravel(part) for part in parts])
@@ -218,11 +223,10 @@ def start(problem: Problem, names, state_nm, actuator=None) -> np.ndarray:
         state[problem.free.index(name)] = value
     z = np.zeros(problem.active.size)
     z[: len(state)] = state / problem.sd.state
-    gain = slices(problem)["gain"]
-    if actuator is not None and np.any(problem.active[gain]):
+    if actuator is not None and asked(problem, "gain"):
         away = np.ravel(np.asarray(actuator, float) - np.eye(len(actuator)))
         sd = np.ravel(problem.sd.gain)
-        z[gain] = np.where(sd > 0, away / np.maximum(sd, 1e-9), 0.0)
+        z[slices(problem)["gain"]] = np.where(sd > 0, away / np.maximum(sd, 1e-9), 0.0)
     return z
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-EULER = 0.5772156649
 FLOOR, CEILING = -5.0, 6.0  # log power about the mean at which the encoder's input is cut
 
 
@@ -109,7 +109,8 @@ def misfit(log_power, expected, weight):
     """By what the deviance of images (..., H, W) exceeds that of images that their expectation
     explains, nats a bin, the mean with weights (H, W): about 0 where it does."""
     away = log_power - expected
-    return jnp.sum(weight * (jnp.exp(away) - away - 1 - EULER), axis=(-2, -1)) / weight.sum()
+    excess = jnp.exp(away) - away - 1 - np.euler_gamma
+    return jnp.sum(weight * excess, axis=(-2, -1)) / weight.sum()
 
 
 def draws(key, vae: Vae, image):

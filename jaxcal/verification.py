@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxcal import em, estimation, observation, unknowns
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.estimation import STATES, Estimate
+from jaxcal.answers import Estimate
+from jaxcal.estimation import STATES
 from jaxcal.model import Model
 from jaxcal.observation import Observation
 from jaxcal.optics import Optics

@@ -37,8 +37,8 @@ OUTSIDE = {
 
 SHELL = {
     "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results",
-    "nexus", "microscopes", "observation", "inconsistency", "estimation", "verification",
-    "diagnosis", "runs", "calibration", "tracking", "conformance",
+    "nexus", "microscopes", "observation", "inconsistency", "answers", "estimation", "verification",
+    "diagnosis", "runs", "decisions", "calibration", "tracking", "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "thumbnails", "watched", "watch_figures", "watch_page", "watch",
@@ -78,7 +78,10 @@ FORBIDDEN = {
     "series": {"estimation", "calibration", "report", "cli", "commands", "microscopes"},
     "series_checks": SHELL - {"series_checks"},
     "observation": {"estimation", "em", "vae", "latent_map", "model", "refine", "calibration"},
-    "estimation": {"calibration", "acquisition", "report", "figures", "cli", "commands", "console"},
+    "answers": {"estimation", "decisions", "calibration", "report", "cli", "commands"},
+    "decisions": {"calibration", "runs", "microscopes", "report", "cli", "commands"},
+    "estimation": {"calibration", "decisions", "acquisition", "report", "figures", "cli",
+                   "commands", "console"},
     "verification": {"calibration", "acquisition", "report", "figures", "cli", "commands"},
     "microscopes": {"estimation", "calibration",
                     "report", "cli", "commands", "vae", "latent_map", "em"},

@@ -15,6 +15,7 @@ from jaxcal import (
     ReplayMicroscope,
     SimulatedMicroscope,
     calibration,
+    decisions,
     em,
     estimation,
     observation,
@@ -264,7 +265,7 @@ def test_the_budget_ends_what_no_frame_could_reach(quick, model):
         "frame budget spent before the tolerance was reached, after 3 frames")
     steps = run.series.knobs_nm
     assert len(np.unique(steps, axis=0)) == 3
-    assert np.all(np.abs(steps) <= calibration.KNOB_LIMIT_NM[1])
+    assert np.all(np.abs(steps) <= decisions.KNOB_LIMIT_NM[1])
     # each frame narrows the posterior, or at least does not widen it by much
     spread = [np.sqrt(np.trace(one.tuned_covariance_nm2)) for one in run.history]
     assert spread[-1] < 0.5 * spread[0]
@@ -328,10 +329,10 @@ def test_a_verification_that_disagrees_is_told():
                                tuned_covariance_nm2=np.diag(np.square(sd)))
 
     limits = np.array([1.0, 1.0])
-    holds, verdict = calibration._verify(
+    holds, verdict = decisions.verified(
         at([10.0, 0.0], [2.0, 0.2]), at([14.0, 0.5], [1, 1]), None, limits)
     assert holds and verdict == "verified with one more frame"
-    holds, verdict = calibration._verify(
+    holds, verdict = decisions.verified(
         at([10.0, 0.0], [2.0, 0.2]), at([14.0, 1.5], [1, 1]), None, limits)
     assert not holds
     assert re.search("disagrees: with it C12a tunes 1.5 nm elsewhere, take more frames", verdict)
@@ -388,10 +389,10 @@ def test_one_setting_is_never_decided(series, model):
 
 def test_the_tolerance_is_the_quarter_pi_limit_unless_told():
     names = ("C10", "C21a")
-    assert_allclose(calibration._tolerance(None, OPTICS, names),
+    assert_allclose(decisions.tolerance(None, OPTICS, names),
                     quarter_pi_limits_nm(OPTICS)[indices(names)])
-    assert_array_equal(calibration._tolerance(2.0, OPTICS, names), [2.0, 2.0])
-    assert_array_equal(calibration._tolerance([2.0, 30.0], OPTICS, names), [2.0, 30.0])
+    assert_array_equal(decisions.tolerance(2.0, OPTICS, names), [2.0, 2.0])
+    assert_array_equal(decisions.tolerance([2.0, 30.0], OPTICS, names), [2.0, 30.0])
 
 
 def test_within_needs_narrow_knobs_and_one_mode():
@@ -401,10 +402,10 @@ def test_within_needs_narrow_knobs_and_one_mode():
                                unlike_frames=(), frame_numbers=(), frames_used=6)
 
     limits = np.array([1.0, 10.0])
-    assert calibration.within(known([0.35, 3.5], 0.99), limits)
-    assert not calibration.within(known([0.35, 6.0], 0.99), limits)
-    assert not calibration.within(known([0.35, 3.5], 0.9), limits)
-    assert not calibration.within(known([0.35, 3.5], 0.99, settled=False), limits)
+    assert decisions.within(known([0.35, 3.5], 0.99), limits)
+    assert not decisions.within(known([0.35, 6.0], 0.99), limits)
+    assert not decisions.within(known([0.35, 3.5], 0.9), limits)
+    assert not decisions.within(known([0.35, 3.5], 0.99, settled=False), limits)
 
 
 def test_within_is_the_joint_probability():
@@ -414,9 +415,9 @@ def test_within_is_the_joint_probability():
                                modes=(SimpleNamespace(weight=1.0),), unlike_frames=(),
                                frame_numbers=(), frames_used=6)
 
-    edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(calibration.CONFIDENCE))
-    assert calibration.within(at(0.95 * edge), np.ones(2))
-    assert not calibration.within(at(1.05 * edge), np.ones(2))
+    edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(estimation.CONFIDENCE))
+    assert decisions.within(at(0.95 * edge), np.ones(2))
+    assert not decisions.within(at(1.05 * edge), np.ones(2))
 
 
 class Sure:
@@ -500,12 +501,12 @@ def test_frames_unlike_anything_are_told(refined):
     assert half.unlike_frames == (0, 3) and not half.converged
     assert half.message.startswith("not decided: refined")
     limits = np.full(3, 1e3)
-    assert calibration.within(one, limits) and not calibration.within(half, limits)
+    assert decisions.within(one, limits) and not decisions.within(half, limits)
     again = estimation._compared(half, {0: 0.3, 3: 40.0})
     assert not again.message.startswith("not decided: not decided")
     aside = estimation._compared(replace(refined, frame_numbers=(0, 1, 2), frames_used=3),
                                  {3: 40.0, 4: 9.0})
-    assert aside.converged == refined.converged and calibration.within(aside, limits)
+    assert aside.converged == refined.converged and decisions.within(aside, limits)
     plain = estimation._compared(half, {})
     assert plain.unlike_frames == () and refined.unlike_frames == ()
 
@@ -608,7 +609,7 @@ def test_the_refined_loop_steps_inside_its_limits(model):
     run = calibration.calibrate(microscope(), frames=3, tolerance_nm=0.01, model=model,
                                 settings=QUICK)
     assert len(run.series) == 3 and all(one.refinement is not None for one in run.history)
-    assert np.all(np.abs(run.series.knobs_nm) <= calibration.KNOB_LIMIT_NM[1])
+    assert np.all(np.abs(run.series.knobs_nm) <= decisions.KNOB_LIMIT_NM[1])
     left = run.applied_knobs_nm + list(TRUTH.values())
     sd = np.sqrt(np.diag(run.history[-1].tuned_covariance_nm2))
     assert np.all(np.abs(left) < 4 * sd) and np.all(sd < 3.0)

@@ -20,7 +20,7 @@ import standins
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, read_series, runs
-from jaxcal.estimation import Estimate, Mode
+from jaxcal.answers import Estimate, Mode
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError

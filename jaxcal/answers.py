@@ -1,0 +1,77 @@
+"""What an estimate is: the solutions that the frames allow, their widths, and the frames behind."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxcal import em, refine
+
+DRAWS = 4096  # that tell with which probability knobs are within their limits
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One solution the data allow: its weight, mean x0 (P,) in nm and covariance (P, P) in nm^2."""
+
+    weight: float
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a series says about its instrument. P knobs, T frames used.
+
+    Attributes:
+        knob_names: the P knobs.
+        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero: mean of the largest mode,
+            second moment of the whole posterior about it.
+        tuned_knobs_nm, tuned_covariance_nm2: the knob setting -G^-1 (x0 + drift) that tunes the
+            instrument at the time of the last frame.
+        modes: solutions the data allow, largest weight first.
+        frames_used, rejected_frames: how many; (number, reason) of the others.
+        converged: one mode holds DECIDED of the weight and the climb, or EM, settled.
+        message: why it stopped. iterations: of EM. seconds: it took.
+        actuator: (P, P) matrix G, the identity where it was not estimated.
+        frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
+        states_nm: (T, P) state of each frame.
+        posterior: of EM, what :mod:`jaxcal.acquisition` needs to choose the next step.
+        refinement: of the spectra, or None where EM's answer stands.
+        unlike_frames: numbers of those whose spectra are unlike anything the model was trained on;
+            where they are half of the frames, nothing is taken for converged.
+    """
+
+    knob_names: tuple[str, ...]
+    x0_nm: np.ndarray
+    covariance_nm2: np.ndarray
+    tuned_knobs_nm: np.ndarray
+    tuned_covariance_nm2: np.ndarray
+    modes: tuple[Mode, ...]
+    frames_used: int
+    rejected_frames: tuple[tuple[int, str], ...]
+    converged: bool
+    message: str
+    iterations: int
+    seconds: float
+    actuator: np.ndarray
+    frame_numbers: tuple[int, ...]
+    latents: np.ndarray
+    spectra: np.ndarray
+    states_nm: np.ndarray
+    posterior: tuple[em.Result, em.Experiment]
+    refinement: refine.Refinement | None = None
+    unlike_frames: tuple[int, ...] = ()
+
+
+def inside(left_nm, covariance_nm2, limits_nm) -> float:
+    """Probability that all of what is left (P,), nm, normal with covariance (P, P), nm^2, is within
+    limits (P,), nm; by DRAWS draws."""
+    left = np.random.default_rng(0).multivariate_normal(
+        left_nm, covariance_nm2, DRAWS, method="eigh")
+    return float(np.mean(np.all(np.abs(left) <= limits_nm, axis=1)))
+
+
+def mostly_unlike(answer: Estimate) -> bool:
+    """Whether half and more of the frames used are unlike anything the model was trained on."""
+    unlike = set(answer.unlike_frames) & set(answer.frame_numbers)
+    return bool(unlike) and 2 * len(unlike) >= answer.frames_used

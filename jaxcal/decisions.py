@@ -1,0 +1,91 @@
+"""What the closed loop decides by: how far a knob may go, where to look next, when that is enough,
+and whether a frame at the setting that tunes bears it out."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcal import acquisition
+from jaxcal.aberrations import ORDER, indices
+from jaxcal.answers import Estimate, inside, mostly_unlike
+from jaxcal.estimation import CONFIDENCE, DECIDED, PRIOR_SD_NM, STATES
+from jaxcal.optics import Optics, quarter_pi_limits_nm
+
+CONSISTENT = 3.0  # standard deviations by which a verification may move the answer
+KNOB_LIMIT_NM = {1: 400.0, 2: 2000.0}  # largest step of calibrate
+
+
+def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
+    """Knob setting (P,), nm, where one more frame tells most about the tuning setting.
+
+    ``largest`` (P,) bounds it, nm, `knob_limit_nm` where None. From the spectra's Fisher
+    information at the refined solutions, from the latents of EM's candidates before there are any.
+    """
+    order = ORDER[indices(answer.knob_names)]
+    if largest is None:
+        largest = np.array([knob_limit_nm(n) for n in order])
+    if answer.refinement is not None:
+        return acquisition.refined_step(key, answer.refinement, limits, largest)
+    result, data = answer.posterior
+    known = [name for name in answer.knob_names if name in STATES]
+    columns = [STATES.index(name) for name in known]
+    places = [answer.knob_names.index(name) for name in known]
+    weights = np.zeros(len(STATES), np.float32)
+    weights[columns] = 1 / np.square(limits[places])
+    reach = jnp.asarray([0.5 * PRIOR_SD_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
+    most = jnp.zeros(len(STATES)).at[np.array(columns)].set(largest[places])
+    step = acquisition.next_step(key, result.candidates.positions, weights, result.parameters, data,
+                                 model.map, np.isin(STATES, known), reach, most)
+    knobs = np.zeros(len(answer.knob_names))
+    knobs[places] = np.asarray(step, float)[columns]
+    return np.clip(knobs, -largest, largest)  # single precision may round a limit up
+
+
+def knob_limit_nm(order: int) -> float:
+    """Largest step of a knob by the order of its aberration, nm."""
+    return KNOB_LIMIT_NM.get(int(order), 1e4)
+
+
+def verified(before: Estimate, after: Estimate, fault: str | None, limits):
+    """Whether the answer stays with the frame at the applied setting, and a sentence on it."""
+    if fault is not None:
+        return False, f"the verification frame cannot be used: {fault}"
+    moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
+    sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
+    if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):
+        return True, "verified with one more frame"
+    worst = int(np.argmax(moved / np.maximum(limits, CONSISTENT * sd)))
+    return False, (f"the verification frame disagrees: with it {after.knob_names[worst]} tunes "
+                   f"{moved[worst]:.1f} nm elsewhere, take more frames")
+
+
+def within(answer: Estimate, limits, applied_nm=None) -> bool:
+    """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
+    at the one that tunes.
+
+    In one mode that is decided and at whose top the climb has come, of frames most of which are
+    like what the model was trained on.
+    """
+    if answer.modes[0].weight < DECIDED or (answer.refinement and not answer.converged):
+        return False
+    if mostly_unlike(answer):
+        return False
+    off = (np.zeros(len(limits)) if applied_nm is None
+           else np.asarray(applied_nm) - answer.tuned_knobs_nm)
+    return inside(off, answer.tuned_covariance_nm2, limits) >= CONFIDENCE
+
+
+def tolerance(tolerance_nm, optics: Optics, names) -> np.ndarray:
+    """What may be left of each knob (P,), nm: the pi/4 limits where None.
+
+    Raises:
+        ValueError: it is not positive, or neither one number nor one for each knob.
+    """
+    limits = quarter_pi_limits_nm(optics)[indices(names)]
+    if tolerance_nm is None:
+        return limits
+    given = np.asarray(tolerance_nm, float)
+    if given.shape not in ((), limits.shape) or not np.all(given > 0):
+        raise ValueError(f"tolerance_nm should be positive, got {tolerance_nm}: give what may be "
+                         f"left of each knob, in nm, one number or one for each of "
+                         f"{', '.join(names)}")
+    return np.broadcast_to(given, limits.shape).copy()
