@@ -150,7 +150,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         model, seed, refined, progress: as of `estimate`.
         settings: of EM, as of `estimate`.
         run: folder that keeps the run while it goes, see :mod:`jaxcal.runs`; None keeps nothing.
-        resume: go on with the interrupted run of that folder; the call has to be the same.
+        resume: go on with the interrupted run of that folder; the call has to be the same,
+            the model too.
         timeout_s: for each call of the microscope, s.
 
     Returns:
@@ -173,7 +174,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
                  getattr(microscope, "truth_nm", None))
     call = {"frames": frames, "seed": seed, "refined": refined,
-            "optics": asdict(instrument.optics)}
+            "optics": asdict(instrument.optics), "model": model.digest,
+            "settings": settings and settings._asdict()}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
     try:

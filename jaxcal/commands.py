@@ -59,14 +59,12 @@ def calibrate(arguments):
         raise InputError(f"{microscope.name}: {error}") from error
     if arguments.json is not None:
         results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
-    if run.estimate is None:  # what an earlier run wrote is not to stand beside this answer
-        _write_nexus(arguments.nexus, {})
-        if arguments.report is not None:
-            _write_report(arguments.report, [run], arguments.seed)
-        raise InputError(f"{microscope.name}: refused: {run.reason}")
-    _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)})
+    _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)},
+                 {microscope.name: run})
     if arguments.report is not None:
         _write_report(arguments.report, [run], arguments.seed)
+    if run.estimate is None:
+        raise InputError(f"{microscope.name}: refused: {run.reason}")
     console.estimate_table(
         f"{microscope.name} microscope" if microscope.name == "simulated" else microscope.name,
         run.estimate,
@@ -289,11 +287,11 @@ def _write_json(path, answers):
         results.write(path, answers)
 
 
-def _write_nexus(path, entries):
+def _write_nexus(path, entries, calibrations=None):
     if path is not None:
         from jaxcal import nexus
 
-        nexus.write(path, entries)
+        nexus.write(path, entries, calibrations)
 
 
 def _write_report(path, runs, seed):

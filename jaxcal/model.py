@@ -1,5 +1,6 @@
 """The trained model: encoder, decoder, simulated map, and the file they are kept in."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -68,7 +69,8 @@ def map_network(latents: int, hidden: int, seed: int = 0) -> latent_map.MapNetwo
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model. ``card`` is what training wrote about it.
+    """A trained model. ``card`` is what training wrote about it, ``digest`` tells its file from
+    others.
 
     encode: log images (B, 128, 64) -> latents (B, D) in units of their spread;
     look: the same, and (B,) how far each is from anything trained on;
@@ -79,6 +81,7 @@ class Model:
     network: latent_map.MapNetwork
     standard: Standardisation
     card: dict
+    digest: str
 
     def encode(self, images):
         """Log images (B, rows, columns) -> latents (B, D) in units of their spread."""
@@ -186,7 +189,8 @@ def _load(path, modified):
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a jaxcal model ({error}); give the model.safetensors that "
                          "'jaxcal train' wrote") from error
-    return Model(*model, _card(path.with_suffix(".json")))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return Model(*model, _card(path.with_suffix(".json")), digest)
 
 
 def _card(path) -> dict:

@@ -10,14 +10,16 @@
             instrument/optics                      NXem_optical_system: semi_convergence_angle (rad)
         tuned_knobs (NXdata)                       setting, setting_errors (m), knob (P,)
         jaxcal (NXcollection)                      frames_used, rejected_frames, unlike_frames,
-                                                   converged, message
+                                                   converged, message; of a closed loop verdict,
+                                                   reason, limits, applied_knobs (m), knob (P,)
 
 Names, nesting and units follow the NeXus definitions v2026.01, read in their source; no validator
 has seen the files.  The magnitudes are x0, the state with the knobs at zero, in Krivanek's
 Cartesian coefficients, x to the right and y down, for which those definitions have the model
 "nion".  No ``definition`` is set: the application NXem also demands sample, vendor and times, which
 jaxcal does not know.  The tuning setting is no aberration and has no class of its own; it stands as
-data.  A magnitude that is not known is NaN.
+data.  A magnitude that is not known is NaN.  A closed loop that came to no estimate has the
+verdict and its reason, no tableau and no tuned_knobs.
 """
 
 import re
@@ -37,8 +39,7 @@ _CLASSES = (
     ("event1", "NXem_event_data"),
     ("instrument", "NXem_instrument"),
 )
-_COLUMN = (
-    ("ebeam_column", "NXebeam_column"),
+_CORRECTOR = (
     ("corrector_cs1", "NXcorrector_cs"),
     ("tableau1", "NXprocess"),
 )
@@ -52,12 +53,14 @@ _COMMON = {
 }  # fmt: skip
 
 
-def write(path, entries):
+def write(path, entries, calibrations=None):
     """Write results as one NeXus file, whole or not at all.
 
     Args:
         path: HDF5 file to write, usually ``.nxs``.
-        entries: mapping of each series' name to (`jaxcal.Estimate`, `jaxcal.Optics`).
+        entries: mapping of each series' name to (`jaxcal.Estimate` or None, `jaxcal.Optics`).
+        calibrations: mapping of a name to the `jaxcal.Calibration` that the estimate is of; its
+            verdict and where it left the knobs are written along.
     """
     import h5py
 
@@ -71,7 +74,14 @@ def write(path, entries):
         for name, (estimate, optics) in entries.items():
             entry = _group(file, _free(file, name), "NXentry")
             file.attrs.setdefault("default", entry.name[1:])
-            _write_entry(entry, name, estimate, optics, version)
+            _write_entry(entry, name, optics, version)
+            notes = _group(entry, "jaxcal", "NXcollection")
+            if estimate is not None:
+                _write_tableau(entry, estimate, version)
+                _write_tuned(entry, estimate)
+                _write_notes(notes, estimate)
+            if name in (calibrations or {}):
+                _write_verdict(notes, calibrations[name])
 
 
 def coefficient_name(name):
@@ -84,17 +94,21 @@ def coefficient_name(name):
     return "_".join(name.lower())
 
 
-def _write_entry(entry, name, estimate, optics, version):
+def _write_entry(entry, name, optics, version):
     entry["title"] = name.encode("utf-8", "replace").decode()  # a file's name can be any bytes
     entry["program_name"] = "jaxcal"
     entry["program_name"].attrs["version"] = version
     instrument = _path(entry, _CLASSES)
     _field(_group(instrument, "optics", "NXem_optical_system"), "semi_convergence_angle",
            1e-3 * optics.semi_angle_mrad, "rad")  # fmt: skip
-    tableau = _path(instrument, _COLUMN)
-    source = _group(instrument["ebeam_column"], "electron_source", "NXsource")
+    column = _group(instrument, "ebeam_column", "NXebeam_column")
+    source = _group(column, "electron_source", "NXsource")
     source["probe"] = "electron"
     _field(source, "voltage", 1e3 * optics.energy_keV, "V")
+
+
+def _write_tableau(entry, estimate, version):
+    tableau = _path(entry["measurement/event1/instrument/ebeam_column"], _CORRECTOR)
     tableau["program"], tableau["version"], tableau["date"] = "jaxcal", version, _now()
     tableau["model"] = "nion"
     tableau["description"] = (
@@ -109,13 +123,23 @@ def _write_entry(entry, name, estimate, optics, version):
         _field(aberration, "magnitude_errors", _NM * error, "m")
         aberration["magnitude_errors_model"] = "standard deviation of the posterior"
         aberration["name"], aberration["alias"] = knob, _COMMON[knob[:3]]
-    _write_tuned(entry, estimate)
-    notes = _group(entry, "jaxcal", "NXcollection")
+
+
+def _write_notes(notes, estimate):
     notes["frames_used"] = int(estimate.frames_used)
     notes["rejected_frames"] = np.array([int(k) for k, _ in estimate.rejected_frames], np.int64)
     notes["unlike_frames"] = np.array([int(k) for k in estimate.unlike_frames], np.int64)
     notes["converged"] = bool(estimate.converged)
     notes["message"] = str(estimate.message)
+
+
+def _write_verdict(notes, calibration):
+    unknown = np.full(len(calibration.knob_names), np.nan)
+    applied = calibration.applied_knobs_nm
+    notes["verdict"], notes["reason"] = calibration.verdict, calibration.reason
+    notes["knob"] = list(calibration.knob_names)
+    _field(notes, "limits", _NM * np.asarray(calibration.limits_nm, float), "m")
+    _field(notes, "applied_knobs", _NM * (unknown if applied is None else np.asarray(applied)), "m")
 
 
 def _write_tuned(entry, estimate):

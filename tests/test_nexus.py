@@ -72,6 +72,32 @@ def test_the_numbers_are_in_metres_with_their_deviations(tmp_path):
         assert notes["converged"][()] and text(notes["message"]) == made.message
 
 
+def test_a_closed_loop_says_how_it_ended(tmp_path):
+    run = standins.calibration()
+    nexus.write(tmp_path / "a.nxs", {"simulated": (run.estimate, standins.optics())},
+                {"simulated": run})
+    with h5py.File(tmp_path / "a.nxs") as file:
+        notes = file["simulated/jaxcal"]
+        assert (text(notes["verdict"]), text(notes["reason"])) == (run.verdict, run.reason)
+        assert list(notes["knob"].asstr()) == list(run.knob_names)
+        np.testing.assert_allclose(notes["applied_knobs"], 1e-9 * run.applied_knobs_nm)
+        np.testing.assert_allclose(notes["limits"], 1e-9 * run.limits_nm)
+        assert {notes[name].attrs["units"] for name in ("limits", "applied_knobs")} == {"m"}
+        assert TABLEAU in file["simulated"] and "tuned_knobs" in file["simulated"]
+
+
+def test_a_closed_loop_without_an_estimate_says_why(tmp_path):
+    run = standins.calibration()
+    run.verdict, run.reason, run.applied_knobs_nm = "refused", "the camera is off", None
+    nexus.write(tmp_path / "a.nxs", {"bench": (None, standins.optics())}, {"bench": run})
+    with h5py.File(tmp_path / "a.nxs") as file:
+        notes = file["bench/jaxcal"]
+        assert (text(notes["verdict"]), text(notes["reason"])) == ("refused", "the camera is off")
+        assert np.all(np.isnan(notes["applied_knobs"]))
+        assert "tuned_knobs" not in file["bench"] and TABLEAU not in file["bench"]
+        assert file["bench/measurement/event1/instrument/optics/semi_convergence_angle"][()] > 0
+
+
 def test_the_default_plot_is_the_setting_that_tunes(tmp_path):
     """What a NeXus viewer follows from the root: default, default, signal, axes, errors."""
     made = standins.estimate()

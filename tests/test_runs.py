@@ -14,21 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import made_up
 import numpy as np
 import pytest
 import standins
+from made_up import FRAMES, LONGEST, infer, next_step
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, read_series, runs
-from jaxcal.answers import Estimate, Mode
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError
 
-X0 = np.array([60.0, -40.0, 25.0])
-FRAMES = standins.frames(12)
 GAIN = 0.9
-LONGEST = 10
 
 
 class Bench:
@@ -63,40 +61,11 @@ class Bench:
             self.knobs = past.knobs_nm
 
 
-def infer(observations, series, model, *, seed, before=None, **_):
-    """An estimate that closes in on X0 as frames come, from their counts."""
-    good = [k for k, seen in enumerate(observations) if seen.fault is None]
-    sd = np.full(3, 100.0 / len(good) ** 3)
-    off = sum(float(series.frames[k].mean()) for k in good) % 1.0
-    x0 = X0 + sd * off
-    return Estimate(
-        knob_names=series.knob_names, x0_nm=x0, covariance_nm2=np.diag(sd**2),
-        tuned_knobs_nm=-x0, tuned_covariance_nm2=np.diag(sd**2),
-        modes=(Mode(1.0, x0, np.diag(sd**2)),), frames_used=len(good),
-        rejected_frames=tuple((k, seen.fault) for k, seen in enumerate(observations) if seen.fault),
-        converged=True, message="made up", iterations=1, seconds=0.0, actuator=np.eye(3),
-        frame_numbers=tuple(good), latents=np.zeros((len(good), 1)),
-        spectra=np.zeros((len(good), 2, 2)), states_nm=x0 + series.knobs_nm[good], posterior=None)
-
-
-def next_step(key, answer, limits, model, largest):
-    return np.clip(answer.tuned_knobs_nm + 30.0 * answer.frames_used, -largest, largest)
-
-
 @pytest.fixture
 def tune(monkeypatch):
     """`calibrate` with the made-up estimate."""
-    monkeypatch.setattr(calibration, "infer", infer)
-    monkeypatch.setattr(calibration, "next_step", next_step)
-    monkeypatch.setattr(calibration.identification, "check_loop", lambda *_: None)
-    monkeypatch.setattr(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
-    monkeypatch.setattr(calibration.diagnosis, "response",
-                        lambda *_: SimpleNamespace(findings=("C10 is tired",)))
-
-    def run(bench, **options):
-        return calibration.calibrate(bench, model="none", **({"frames": LONGEST} | options))
-
-    return run
+    made_up.install(monkeypatch.setattr)
+    return made_up.calibrate
 
 
 def same(one, other):
@@ -221,6 +190,8 @@ def test_a_run_that_ended_can_be_asked_again(tune, tmp_path):
     ({"seed": 1}, "was begun with seed 0, now it is 1; make the same call again"),
     ({"frames": 9}, "was begun with frames 10, now it is 9"),
     ({"tolerance_nm": 9.0}, "was begun with limits_nm .*now it is .*9.0"),
+    ({"model": SimpleNamespace(digest="other")}, "was begun with model made up, now it is other"),
+    ({"settings": em.Settings(candidates=9)}, "was begun with settings None, now it is .*9"),
 ])  # fmt: skip
 def test_only_the_same_call_goes_on(tune, tmp_path, options, match):
     tune(Bench(), run=tmp_path)
@@ -457,10 +428,9 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+import made_up
 import test_runs as t
-from jaxcal import calibration
-calibration.infer, calibration.next_step = t.infer, t.next_step
-calibration.identification.check_loop = lambda *_: None
+made_up.install()
 bench = t.Bench()
 acquire = bench.acquire
 def slowly():
@@ -468,7 +438,7 @@ def slowly():
     time.sleep(0.2)
     return acquire()
 bench.acquire = slowly
-calibration.calibrate(bench, model="none", frames=t.LONGEST, run={folder!r})
+made_up.calibrate(bench, run={folder!r})
 """
 
 
@@ -492,14 +462,13 @@ def test_a_run_that_was_killed_is_continued(tune, tmp_path):
 ALL = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
+import made_up
 import test_runs as t
-from jaxcal import calibration
-calibration.infer, calibration.next_step = t.infer, t.next_step
-calibration.identification.check_loop = lambda *_: None
+made_up.install()
 for at in range({number}):
     if os.fork() == 0:
         bench = t.Bench(at, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        calibration.calibrate(bench, model="none", frames=t.LONGEST, run={folder!r} + str(at))
+        made_up.calibrate(bench, run={folder!r} + str(at))
         os._exit(0)
     print(at, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
