@@ -15,6 +15,7 @@ from jaxcal import (
     estimation,
     inconsistency,
     observation,
+    refine,
     runs,
     tracking,
 )
@@ -59,7 +60,7 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
                  for module in (aperture, calibration, ceos, diagnosis, estimation, guarded,
-                                inconsistency, nion, observation, runs))
+                                inconsistency, nion, observation, refine, runs, tracking))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))
