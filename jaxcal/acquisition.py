@@ -105,7 +105,7 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
     """The best of some random trial steps (P,), nm, by the Fisher information of the spectra.
 
     Args:
-        tolerance_nm: (P,) weights of the knobs, as of `step_gain`.
+        tolerance_nm: (P,) what may be left of the knobs' aberrations, nm, as of `step_gain`.
         limit_nm: (P,) largest setting.
     """
     problem, front = refinement.problem, list(zip(refinement.weights, refinement.solutions,
@@ -125,7 +125,7 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
 
 def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.Point) -> np.ndarray:
     """Expected fall, by one frame, of the sum over the knobs of log(1 + variance / tolerance^2) of
-    the setting that tunes at its time.
+    the aberrations at the setting that tunes at its time.
 
     Args:
         steps: (N, P) knob settings of the next frame, nm; tolerance_nm: (P,).
@@ -159,7 +159,9 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.P
         return np.asarray(information, float)
 
     then = replace(problem, measured=measured._replace(last=measured.last + 1))
-    wanted = laplace.derivatives(point.z, then)[1][:, active] / np.reshape(tolerance_nm, (-1, 1))
+    _, inverse, _ = laplace.tuning(unknowns.decode(point.z, then), then)
+    wanted = np.linalg.solve(inverse, laplace.derivatives(point.z, then)[1][:, active])
+    wanted /= np.reshape(tolerance_nm, (-1, 1))
 
     def left(information):
         return np.log1p(np.diag(wanted @ np.linalg.solve(information, wanted.T))).sum()

@@ -1,10 +1,12 @@
 """What an estimate is: the solutions that the frames allow, their widths, and the frames behind."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcal import em, refine
+if TYPE_CHECKING:
+    from jaxcal import em, refine
 
 DRAWS = 4096  # that tell with which probability knobs are within their limits
 
@@ -58,9 +60,19 @@ class Estimate:
     latents: np.ndarray
     spectra: np.ndarray
     states_nm: np.ndarray
-    posterior: tuple[em.Result, em.Experiment]
-    refinement: refine.Refinement | None = None
+    posterior: "tuple[em.Result, em.Experiment]"
+    refinement: "refine.Refinement | None" = None
     unlike_frames: tuple[int, ...] = ()
+
+
+def left(answer: Estimate, applied_nm=None):
+    """What is left of the knobs' aberrations at a setting (P,), nm, at the time of the last frame,
+    or at the one that tunes: mean (P,), nm, and covariance (P, P), nm^2. A knob that acts by G
+    leaves G times what its setting is off."""
+    off = 0.0 if applied_nm is None else np.asarray(applied_nm, float) - answer.tuned_knobs_nm
+    gain = np.asarray(answer.actuator, float)
+    return (gain @ np.broadcast_to(off, len(gain)),
+            gain @ np.asarray(answer.tuned_covariance_nm2, float) @ gain.T)
 
 
 def inside(left_nm, covariance_nm2, limits_nm) -> float:

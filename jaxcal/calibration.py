@@ -10,7 +10,7 @@ import numpy as np
 from jaxcal import diagnosis, em, identification, refine, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.answers import Estimate, inside
+from jaxcal.answers import Estimate, inside, left
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
 from jaxcal.estimation import START, check_knobs, estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
@@ -50,6 +50,7 @@ class Calibration:
         limits_nm: (P,) the tolerance aimed at.
         truth_nm: the hidden state where the microscope is simulated.
         seconds: of the whole run.
+        true_left_nm: (P,) the knobs' aberrations where they were left, where it is simulated.
     """
 
     knob_names: tuple[str, ...]
@@ -63,6 +64,7 @@ class Calibration:
     limits_nm: np.ndarray
     truth_nm: dict | None
     seconds: float
+    true_left_nm: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class _Course:
         series, where they were sent."""
         microscope = self.microscope
         return microscope.knobs_nm.copy() if microscope.arrives else np.array(sent_nm, float)
+
+    def stay(self, sent_nm) -> np.ndarray:
+        """Leave the knobs where they were sent last, (P,) nm; where they stand then."""
+        self.microscope.stay()
+        return self.standing(sent_nm)
 
     @property
     def seconds(self) -> float:
@@ -195,6 +202,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         course.microscope.end(ended.verdict, ended.reason)
     except OSError as error:  # a full disk does not take the answer away
         ended = replace(ended, reason=f"{ended.reason}; its end could not be kept: {error}")
+    if hasattr(microscope, "state_nm"):
+        ended = replace(ended, true_left_nm=microscope.state_nm()[indices(names)])
     return ended
 
 
@@ -230,16 +239,9 @@ def _explore(course: _Course, plan: _Plan) -> None:
 def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     """Turn the knobs to where they tune, take one more frame there and judge by it. None where it
     does not bear the estimate out and there are frames left to find out why."""
-    names = course.microscope.knob_names
     answer, series = course.history[-1], course.series()
     applied = answer.tuned_knobs_nm
-    beyond = np.abs(applied) > plan.largest
-    if np.any(beyond):
-        worst = int(np.argmax(beyond))
-        raise InstrumentError(
-            f"{names[worst]} would have to be turned to {applied[worst]:.0f} nm, its limit is "
-            f"{plan.largest[worst]:g} nm: bring the instrument nearer by other means and start "
-            f"again")
+    _check_reach(applied, plan, course.microscope)
     plan.report("verify", fraction := plan.frames / (plan.frames + 1))
     course.look(applied)
     checked = course.estimate(plan, "verify", fraction)
@@ -254,38 +256,62 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
             course.history.append(checked)
         return None
     disagrees = not holds and fault is None
-    standing = course.standing(applied)
+    standing, corrected = _leave(course, plan, checked, holds, disagrees)
     if disagrees:
-        standing = course.go(np.zeros(len(names)))  # no setting is known that is better
         verdict += "; the knobs are back where they were"
-    elif holds and not within(checked, plan.limits, standing) and np.all(
-            np.abs(checked.tuned_knobs_nm) <= plan.largest):
-        standing = course.go(checked.tuned_knobs_nm)
+    if corrected:
         verdict += ", by which the knobs were corrected once more"
         if reached and not tuned:
-            sure = inside(np.zeros(len(names)), checked.tuned_covariance_nm2, plan.limits)
-            verdict += f"; that all are within the tolerance now has a probability of {sure:.0%}"
+            verdict += (f"; that all are within the tolerance now has a probability of "
+                        f"{inside(*left(checked), plan.limits):.0%}")
     if tuned and not within(checked, plan.limits, standing):
-        tuned, off = False, np.abs(standing - checked.tuned_knobs_nm)
+        tuned, off = False, np.abs(left(checked, standing)[0])
         worst = int(np.argmax(off / plan.limits))
-        verdict += (f"; the knobs do not come to rest where they are sent, {names[worst]} is "
-                    f"{off[worst]:.2g} nm off")
+        verdict += (f"; the knobs do not come to rest where they are sent, {off[worst]:.2g} nm of "
+                    f"{checked.knob_names[worst]} are left")
     if known and not _enough(checked, plan):
         verdict += (f"; only {checked.frames_used} frames could be used, and knobs that act "
                     f"otherwise than told are not found by fewer than {refine.ACTUATED}")
     spent = ("within the tolerance" if reached
              else "frame budget spent before the tolerance was reached,")
-    message = f"{spent} after {len(series)} frames; {verdict}; {answer.message}"
-    final = replace(checked if fault is None else answer, converged=tuned, message=message,
-                    seconds=course.seconds)
-    if not final.converged:
+    final = checked if fault is None else answer
+    message = f"{spent} after {len(series)} frames; {verdict}; {final.message}"
+    final = replace(final, converged=tuned, message=message, seconds=course.seconds)
+    if not tuned:
         try:
             message = "; ".join([message, *_advice(course, plan, final, disagrees)])
         except ValueError as error:  # an answer is not given up for what else might be said
             message += f"; why could not be found out ({error}); start again with more frames"
-    return Calibration(names, TUNED if final.converged else NOT_DECIDED, message, final,
-                       tuple(course.history), series, course.frames[-1], standing, plan.limits,
-                       plan.truth_nm, course.seconds)
+    return Calibration(course.microscope.knob_names, TUNED if tuned else NOT_DECIDED, message,
+                       final, tuple(course.history), series, course.frames[-1], standing,
+                       plan.limits, plan.truth_nm, course.seconds)
+
+
+def _check_reach(applied, plan: _Plan, microscope) -> None:
+    """Raise InstrumentError where a setting (P,), nm, is beyond what the knobs may be turned to."""
+    beyond = np.abs(applied) > plan.largest
+    if np.any(beyond):
+        worst = int(np.argmax(beyond))
+        whose = ("its limit is" if plan.largest[worst] == microscope.limits_nm[worst]
+                 else "a calibration turns it to at most")
+        raise InstrumentError(
+            f"{microscope.knob_names[worst]} would have to be turned to {applied[worst]:.0f} nm, "
+            f"{whose} {plan.largest[worst]:g} nm: bring the instrument nearer by other means and "
+            f"start again")
+
+
+def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, disagrees: bool):
+    """Leave the knobs where it is best, as far as is known: at zero where the last frame disagrees,
+    corrected by it where that helps, otherwise where it was taken. Where they stand then, (P,) nm,
+    and whether they were corrected."""
+    applied = course.history[-1].tuned_knobs_nm
+    if disagrees:
+        return course.go(np.zeros(len(applied))), False
+    corrects = holds and not within(checked, plan.limits, course.standing(applied)) and np.all(
+        np.abs(checked.tuned_knobs_nm) <= plan.largest)
+    if corrects:
+        return course.go(checked.tuned_knobs_nm), True
+    return course.stay(applied), False
 
 
 def _enough(answer: Estimate, plan: _Plan) -> bool:

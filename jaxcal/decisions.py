@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxcal import acquisition
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.answers import Estimate, inside, mostly_unlike
+from jaxcal.answers import Estimate, inside, left, mostly_unlike
 from jaxcal.estimation import CONFIDENCE, DECIDED, PRIOR_SD_NM, STATES
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 
@@ -49,18 +49,18 @@ def verified(before: Estimate, after: Estimate, fault: str | None, limits):
     """Whether the answer stays with the frame at the applied setting, and a sentence on it."""
     if fault is not None:
         return False, f"the verification frame cannot be used: {fault}"
-    moved = np.abs(after.tuned_knobs_nm - before.tuned_knobs_nm)
-    sd = np.sqrt(np.diag(before.tuned_covariance_nm2))
-    if np.all(moved <= np.maximum(limits, CONSISTENT * sd)):
+    moved = np.abs(left(after, before.tuned_knobs_nm)[0])
+    allowed = np.maximum(limits, CONSISTENT * np.sqrt(np.diag(left(before)[1])))
+    if np.all(moved <= allowed):
         return True, "verified with one more frame"
-    worst = int(np.argmax(moved / np.maximum(limits, CONSISTENT * sd)))
-    return False, (f"the verification frame disagrees: with it {after.knob_names[worst]} tunes "
-                   f"{moved[worst]:.1f} nm elsewhere, take more frames")
+    worst = int(np.argmax(moved / allowed))
+    return False, (f"the verification frame disagrees: with it {moved[worst]:.1f} nm of "
+                   f"{after.knob_names[worst]} are left there, take more frames")
 
 
 def within(answer: Estimate, limits, applied_nm=None) -> bool:
-    """Whether all knobs are within their limits with CONFIDENCE at a setting (P,), nm; where None,
-    at the one that tunes.
+    """Whether all knobs' aberrations are within their limits with CONFIDENCE at a setting (P,), nm;
+    where None, at the one that tunes.
 
     In one mode that is decided and at whose top the climb has come, of frames most of which are
     like what the model was trained on.
@@ -69,9 +69,7 @@ def within(answer: Estimate, limits, applied_nm=None) -> bool:
         return False
     if mostly_unlike(answer):
         return False
-    off = (np.zeros(len(limits)) if applied_nm is None
-           else np.asarray(applied_nm) - answer.tuned_knobs_nm)
-    return inside(off, answer.tuned_covariance_nm2, limits) >= CONFIDENCE
+    return inside(*left(answer, applied_nm), limits) >= CONFIDENCE
 
 
 def tolerance(tolerance_nm, optics: Optics, names) -> np.ndarray:

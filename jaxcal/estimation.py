@@ -145,7 +145,8 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
                           "take the series again", frame=number, file=series.name or None)
     usable = [observations[k] for k in good]
     images = observation.log_images(usable)
-    latents, misfit = (np.asarray(part) for part in model.look(images))
+    looked = [model.look(image[None]) for image in images]  # one program for any number of frames
+    latents, misfit = (np.concatenate(part) for part in zip(*looked, strict=True))
     radius, _ = observation.camera_of(usable)
     optics = observation.measured_optics(series.optics, radius)
     length = length or PADDED * -(-len(good) // PADDED)

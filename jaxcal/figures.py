@@ -101,9 +101,9 @@ def posterior_by_frame(history, limits_nm, truth_nm=None, limit="π/4 limit"):
         for k, name in enumerate(names):
             colour = COLOURS[k % len(COLOURS)]
             axis.plot(numbers, spread[:, k], color=colour, marker="o", markersize=2.5, label=name)
-        for place, limit in enumerate(np.unique(np.round(limits_nm, 9))):
+        for place, height in enumerate(np.unique(np.round(limits_nm, 9))):
             axis.axhline(
-                limit, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)),
+                height, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)),
                 label=limit if place == 0 else None,
             )  # fmt: skip
         axis.set_yscale("log")

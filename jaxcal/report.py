@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from jaxcal import figures
+from jaxcal import answers, figures
 from jaxcal.aberrations import indices
 from jaxcal.files import write_text
 from jaxcal.optics import quarter_pi_limits_nm
@@ -58,10 +58,12 @@ class _Run:
             self.history, self.truth_nm = tuple(run.history), run.truth_nm
             self.verification = run.verification_frame
             self.applied_nm, self.verdict = run.applied_knobs_nm, run.verdict
+            self.true_left_nm = run.true_left_nm
         else:
             self.series, self.estimate, *truth = run
             self.truth_nm = truth[0] if truth else None
             self.history, self.verification, self.applied_nm, self.verdict = (), None, None, None
+            self.true_left_nm = None
         quarter_pi = quarter_pi_limits_nm(self.series.optics)[indices(self.series.knob_names)]
         self.limits_nm = np.asarray(getattr(run, "limits_nm", quarter_pi), float)
         self.limit = limit_name(self.limits_nm, quarter_pi)
@@ -74,20 +76,12 @@ class _Run:
 
     @property
     def left_nm(self):
-        """What is left once the knobs are applied, rms, nm: distance to the tuned setting and sd.
+        """What is left of the aberrations once the knobs are applied, rms, nm: expected and sd.
 
         Without an applied setting, what would be left at the tuned one: its uncertainty.
         """
-        if self.applied_nm is None:
-            return self.tuned_sd_nm
-        return np.hypot(np.asarray(self.applied_nm, float) - self.tuned_nm, self.tuned_sd_nm)
-
-    @property
-    def true_left_nm(self):
-        if self.truth_nm is None or self.applied_nm is None:
-            return None
-        truth = np.array([self.truth_nm.get(name, np.nan) for name in self.names])
-        return truth + np.asarray(self.applied_nm, float)
+        mean, covariance = answers.left(self.estimate, self.applied_nm)
+        return np.hypot(mean, standard_deviation(covariance))
 
 
 def _refused(run):

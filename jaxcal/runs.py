@@ -9,6 +9,7 @@ the first that was not recorded.
 """
 
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import numpy as np
 from jaxcal import results, series
 from jaxcal.files import write_text
 from jaxcal.microscopes.guarded import GuardedMicroscope
-from jaxcal.microscopes.protocol import Past
+from jaxcal.microscopes.protocol import InstrumentError, Past
 from jaxcal.series import Series, SeriesError
 
 RUNNING = "running"
+TRIES, PAUSE_S = 3, 1.0  # to bring the knobs back
 
 
 class RecordedMicroscope:
@@ -101,12 +103,24 @@ class RecordedMicroscope:
                     np.stack(self._frames), np.stack(self._stood), self.knob_names, self.optics,
                     self.name))
             self._told["settings_nm"].append(self._asked[-1].tolist())
+            self._shown += 1
             self._write()
-        self._shown += 1
+        else:
+            self._shown += 1
         return self._frames[self._shown - 1]
 
+    def stay(self) -> None:
+        """See to it that the knobs stand where they were asked to: where a run was interrupted
+        after its last frame, they were brought back since."""
+        asked = self._told["asked_nm"]
+        standing = self.instrument.standing_nm
+        if asked is not None and (standing is None or not np.allclose(
+                standing, list(asked.values()), rtol=1e-3, atol=1e-2)):
+            self.set(list(asked.values()))
+
     def bring_back(self) -> None:
-        """Turn the knobs back to zero, whatever was recorded, also where it cannot be kept.
+        """Turn the knobs back to zero, whatever was recorded, also where it cannot be kept; TRIES
+        times where the microscope fails.
 
         Raises:
             InstrumentError: the microscope failed; where the knobs stand is not known.
@@ -118,7 +132,14 @@ class RecordedMicroscope:
             pass  # of a full disk, say; it is told of once the knobs are back
         home = np.zeros(len(self.knob_names))
         self._told["asked_nm"] = self._named(home)
-        self.instrument.set(home)
+        for attempt in range(TRIES):
+            try:
+                self.instrument.set(home)
+                break
+            except InstrumentError:  # a link that was down for a moment is no reason to give up
+                if attempt + 1 == TRIES or self.instrument.hangs:
+                    raise
+                time.sleep(PAUSE_S)
         self.knobs_nm = self.instrument.knobs_nm.copy()
         self._put(**self._standing(home, self.instrument.knobs_nm))
 

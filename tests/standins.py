@@ -53,6 +53,7 @@ def estimate(used=5, names=KNOBS, sd=0.5, converged=True, rejected=()):
         covariance_nm2=covariance,
         tuned_knobs_nm=-x0,
         tuned_covariance_nm2=covariance,
+        actuator=np.eye(count),
         modes=modes,
         frames_used=used,
         unlike_frames=(),
@@ -82,6 +83,7 @@ def calibration(names=KNOBS, count=6, rejected=((2, "saturated: 40 % of the disc
         series=run,
         verification_frame=frames(1, seed=9)[0],
         applied_knobs_nm=final.tuned_knobs_nm + 0.2,
+        true_left_nm=np.full(len(names), 0.3),
         seconds=9.5,
         limits_nm=np.linspace(1.57, 60.0, len(names))
         if len(names) > 3

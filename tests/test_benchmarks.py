@@ -646,6 +646,9 @@ def test_what_has_to_hold_under_faults(runs, holds):
         runs[0]["verdict"] == "tuned" and not runs[0]["inside"])
 
 
+TUNED = standins.estimate().tuned_knobs_nm
+
+
 class Held:
     """A microscope and its bench that remember; `broke` is what calibrate did to them."""
 
@@ -667,13 +670,32 @@ class Held:
 ])  # fmt: skip
 def test_what_a_run_with_faults_breaks(monkeypatch, bench, verdict, broken):
     made = SimpleNamespace(verdict=verdict, reason="because", applied_knobs_nm=np.zeros(3),
-                           limits_nm=np.ones(3), history=[1])
+                           limits_nm=np.ones(3), history=[], estimate=standins.estimate(),
+                           knob_names=bench.knob_names)
     monkeypatch.setattr(faults, "draw", lambda seed: ({"none": ""}, bench, bench))
     monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: made)
     run = faults.one(1, None)
     assert run["broken"] == broken and run["verdict"] == verdict and run["inside"]
     monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: 1 / 0)
     assert faults.one(1, None)["broken"] == ["raised"]
+
+
+@pytest.mark.parametrize(("verdict", "applied", "reason", "broken"), [
+    ("not decided", TUNED, "", []), ("tuned", TUNED, "", []), ("not decided", np.zeros(3), "", []),
+    ("refused", TUNED, "", ["the knobs were left in between"]),
+    ("tuned", TUNED + 5.0, "", ["the knobs were left in between"]),
+    ("refused", None, "the knobs could not be brought back", []),
+    ("refused", None, "", ["it is not said that nobody knows where the knobs stand"]),
+])  # fmt: skip
+def test_where_a_run_with_faults_may_leave_the_knobs(monkeypatch, verdict, applied, reason, broken):
+    bench = Held(asked=np.zeros(3) if applied is None else applied)
+    bench.limits_nm = np.full(3, np.inf)
+    made = SimpleNamespace(verdict=verdict, reason=f"because {reason}", applied_knobs_nm=applied,
+                           limits_nm=np.ones(3), history=[], estimate=standins.estimate(),
+                           knob_names=bench.knob_names)
+    monkeypatch.setattr(faults, "draw", lambda seed: ({"none": ""}, bench, bench))
+    monkeypatch.setattr(faults.jaxcal, "calibrate", lambda *_, **__: made)
+    assert faults.one(1, None)["broken"] == broken
 
 
 def test_whole_estimates_and_calibrations_are_timed_apart(monkeypatch):

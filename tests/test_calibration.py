@@ -14,6 +14,7 @@ from scipy import stats
 from jaxcal import (
     ReplayMicroscope,
     SimulatedMicroscope,
+    answers,
     calibration,
     decisions,
     em,
@@ -326,7 +327,7 @@ def test_a_blank_verification_does_not_pass(quick, model):
 def test_a_verification_that_disagrees_is_told():
     def at(knobs, sd):
         return SimpleNamespace(tuned_knobs_nm=np.asarray(knobs), knob_names=("C10", "C12a"),
-                               tuned_covariance_nm2=np.diag(np.square(sd)))
+                               actuator=np.eye(2), tuned_covariance_nm2=np.diag(np.square(sd)))
 
     limits = np.array([1.0, 1.0])
     holds, verdict = decisions.verified(
@@ -335,7 +336,7 @@ def test_a_verification_that_disagrees_is_told():
     holds, verdict = decisions.verified(
         at([10.0, 0.0], [2.0, 0.2]), at([14.0, 1.5], [1, 1]), None, limits)
     assert not holds
-    assert re.search("disagrees: with it C12a tunes 1.5 nm elsewhere, take more frames", verdict)
+    assert re.search("disagrees: with it 1.5 nm of C12a are left there, take more frames", verdict)
 
 
 def test_only_blank_frames_are_refused(quick, series, model):
@@ -398,6 +399,7 @@ def test_the_tolerance_is_the_quarter_pi_limit_unless_told():
 def test_within_needs_narrow_knobs_and_one_mode():
     def known(sd, weight, settled=True):
         return SimpleNamespace(tuned_covariance_nm2=np.diag(np.square(sd)), converged=settled,
+                               actuator=np.eye(2),
                                modes=(SimpleNamespace(weight=weight),), refinement=True,
                                unlike_frames=(), frame_numbers=(), frames_used=6)
 
@@ -412,12 +414,29 @@ def test_within_is_the_joint_probability():
     """Two independent knobs, each inside with p: both with p^2, CONFIDENCE asked for."""
     def at(sd):
         return SimpleNamespace(tuned_covariance_nm2=sd**2 * np.eye(2), refinement=None,
+                               actuator=np.eye(2),
                                modes=(SimpleNamespace(weight=1.0),), unlike_frames=(),
                                frame_numbers=(), frames_used=6)
 
     edge = 1 / stats.norm.ppf(0.5 + 0.5 * np.sqrt(estimation.CONFIDENCE))
     assert decisions.within(at(0.95 * edge), np.ones(2))
     assert not decisions.within(at(1.05 * edge), np.ones(2))
+
+
+def test_within_counts_what_is_left_of_the_aberrations():
+    """A knob that acts by 1.4 leaves 1.4 times what its setting is off by."""
+    def acting(gain):
+        return SimpleNamespace(tuned_covariance_nm2=0.4**2 * np.eye(1), refinement=None,
+                               actuator=np.full((1, 1), gain), tuned_knobs_nm=np.array([20.0]),
+                               modes=(SimpleNamespace(weight=1.0),), unlike_frames=(),
+                               frame_numbers=(), frames_used=6)
+
+    assert decisions.within(acting(1.0), np.ones(1))
+    assert not decisions.within(acting(1.4), np.ones(1))
+    mean, covariance = answers.left(acting(1.4), [20.5])
+    assert_allclose((mean[0], covariance[0, 0]), (0.7, 0.56**2))
+    assert not decisions.within(acting(0.7), np.ones(1), [21.2])
+    assert decisions.within(acting(0.7), np.ones(1), [20.5])
 
 
 class Sure:
@@ -435,7 +454,8 @@ class Sure:
     def estimate(self, plan, place, fraction):
         count = len(self.frames)
         return SimpleNamespace(
-            tuned_covariance_nm2=np.full((1, 1), 1e-6), modes=(SimpleNamespace(weight=1.0),),
+            tuned_covariance_nm2=np.full((1, 1), 1e-6), actuator=np.eye(1),
+            modes=(SimpleNamespace(weight=1.0),),
             refinement=plan.refined, converged=True, unlike_frames=(), frames_used=count,
             frame_numbers=tuple(range(count)))
 

@@ -371,7 +371,7 @@ def test_a_verification_that_disagrees_brings_the_knobs_back(tune, jumps):
     bench = Bench()
     made = tune(bench, frames=jumps)
     assert made.verdict == "not decided" and len(made.history) == jumps
-    assert "disagrees: with it C10 tunes" in made.reason
+    assert "disagrees: with it 50.0 nm of C10 are left" in made.reason
     assert "the knobs are back where they were" in made.reason and "C10 is tired" in made.reason
     assert_array_equal(bench.knobs, 0.0)
     assert_array_equal(made.applied_knobs_nm, 0.0)

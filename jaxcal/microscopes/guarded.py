@@ -4,10 +4,14 @@ import threading
 
 import numpy as np
 
-from jaxcal.microscopes.protocol import InstrumentError, Past, settings, stated_limits
+from jaxcal.microscopes.protocol import InstrumentError, Past, optional, settings, stated_limits
 
 TIMEOUT_S = 300.0
 """For a call of a microscope; a simulated one compiles in the first."""
+
+_MOVING: dict[int, threading.Thread] = {}
+"""The call that moves the knobs, by the microscope's id: the next run is to know of one that the
+last was given up in."""
 
 
 class GuardedMicroscope:
@@ -30,20 +34,26 @@ class GuardedMicroscope:
 
     Raises:
         ValueError: the microscope's limits_nm are neither numbers nor a mapping of its knobs.
+        InstrumentError: they, or another member that it has, cannot be read.
     """
 
     def __init__(self, microscope, timeout_s: float = TIMEOUT_S):
         self.microscope, self.timeout_s = microscope, timeout_s
         self.knob_names, self.optics = tuple(microscope.knob_names), microscope.optics
-        self.name = getattr(microscope, "name", "microscope")
-        self.arrives = getattr(microscope, "arrives", True)
+        self.name = optional(microscope, "name", "microscope")
+        self.arrives = optional(microscope, "arrives", True)
         count = len(self.knob_names)
-        self.limits_nm = stated_limits(getattr(microscope, "limits_nm", np.inf), self.knob_names)
-        origin = getattr(microscope, "origin", None)
+        self.limits_nm = stated_limits(optional(microscope, "limits_nm", np.inf), self.knob_names)
+        origin = optional(microscope, "origin", None)
         self.origin = origin.tolist() if isinstance(origin, np.ndarray) else origin
         self.standing_nm = np.zeros(count)
         self.knobs_nm = np.zeros(count)
-        self._shape, self._moving = None, None
+        self._shape = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call that moves the knobs has not ended yet."""
+        return id(self.microscope) in _MOVING and _MOVING[id(self.microscope)].is_alive()
 
     def set(self, knobs_nm) -> None:
         """Turn the knobs to (P,) nm; ``knobs_nm`` is then where they arrived.
@@ -105,33 +115,37 @@ class GuardedMicroscope:
         self.origin, self.standing_nm = past.origin, past.knobs_nm
 
     def _arrived(self, wanted):
-        told = self._call("knobs_nm", absent=(wanted.copy(),))
+        told = self._call("knobs_nm", absent=wanted.copy())
         try:
             return settings(told, self.knob_names)
         except (TypeError, ValueError) as error:
             raise InstrumentError(f"knobs_nm tells no setting: {error}") from error
 
-    def _call(self, member: str, *arguments, absent=()):
-        """What a member of the microscope gives, or an InstrumentError; ``absent``: of one thing,
-        what is given where there is no such member."""
-        if self._moving is not None:
-            self._moving.join(self.timeout_s)
-            if self._moving.is_alive():
+    def _call(self, member: str, *arguments, absent=None):
+        """What a member of the microscope gives, or an InstrumentError; ``absent`` where there is
+        no such member and that is not None."""
+        if self.hangs:
+            _MOVING[id(self.microscope)].join(self.timeout_s)
+            if self.hangs:
                 raise InstrumentError("the call that moved the knobs still has not ended, where "
                                       "they stand is not known: look at the instrument")
         answer = {}
 
         def call():
             try:
-                found = getattr(self.microscope, member, *absent)
+                found = (getattr(self.microscope, member) if absent is None
+                         else optional(self.microscope, member, absent))
                 answer["value"] = found(*arguments) if callable(found) else found
             except BaseException as error:
                 answer["error"] = error
 
         thread = threading.Thread(target=call, daemon=True, name=f"microscope {member}")
-        self._moving = thread if member in ("set", "resume") else None
         thread.start()
+        if member in ("set", "resume"):
+            _MOVING[id(self.microscope)] = thread
         thread.join(self.timeout_s)
+        if not self.hangs:
+            _MOVING.pop(id(self.microscope), None)
         if thread.is_alive():
             raise InstrumentError(f"the microscope did not answer to {member} within "
                                   f"{self.timeout_s:g} s: look at the instrument")

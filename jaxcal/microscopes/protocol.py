@@ -56,6 +56,20 @@ class Microscope(Protocol):
         """Take one Ronchigram at the present setting: (H, W) counts, `[row = y, column = x]`."""
 
 
+def optional(microscope, name: str, absent):
+    """A member that a microscope need not have, ``absent`` where it has none.
+
+    Raises:
+        InstrumentError: it has one that fails; a limit that cannot be read is not no limit.
+    """
+    try:
+        return getattr(microscope, name)
+    except AttributeError as error:
+        if hasattr(type(microscope), name):
+            raise InstrumentError(f"{name} cannot be read: {error}") from error
+        return absent
+
+
 def settings(knobs_nm, knob_names, limits=None):
     """Settings of all knobs as (P,) float64, nm.
 
