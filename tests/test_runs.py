@@ -5,6 +5,7 @@ The estimate is made up, at no cost: what is tested is what the loop does around
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -371,7 +372,7 @@ def test_a_verification_that_disagrees_brings_the_knobs_back(tune, jumps):
     bench = Bench()
     made = tune(bench, frames=jumps)
     assert made.verdict == "not decided" and len(made.history) == jumps
-    assert "disagrees: with it 50.0 nm of C10 are left" in made.reason
+    assert re.search(r"disagrees: with it \d+\.\d nm of C10 are left", made.reason)
     assert "the knobs are back where they were" in made.reason and "C10 is tired" in made.reason
     assert_array_equal(bench.knobs, 0.0)
     assert_array_equal(made.applied_knobs_nm, 0.0)
