@@ -192,3 +192,37 @@ def test_a_name_and_limits_are_not_needed():
     guarded = GuardedMicroscope(plain)
     guarded.set([1e6])
     assert guarded.name == "microscope" and guarded.knob_names == ("C10",)
+
+
+@pytest.mark.parametrize("name", ["limits_nm", "name", "arrives", "origin"])
+def test_a_member_that_is_there_but_fails_is_not_absent(name):
+    """A limit that cannot be read is not no limit."""
+    class Mistyped(Bench):
+        pass
+
+    setattr(Mistyped, name, property(lambda self: self.colum))
+    with pytest.raises(InstrumentError, match=f"{name} cannot be read: .*colum"):
+        GuardedMicroscope(Mistyped())
+
+
+def test_a_setting_that_cannot_be_read_is_not_the_one_asked_for():
+    Mistyped = type("Mistyped", (Bench,), {"knobs_nm": property(lambda self: self.colum)})
+    with pytest.raises(InstrumentError, match="failed in knobs_nm: knobs_nm cannot be read"):
+        GuardedMicroscope(Mistyped()).set([1.0, 2.0, 3.0])
+
+
+def test_a_hung_call_is_known_to_the_next_run_of_the_microscope():
+    bench, ends = Bench(), threading.Event()
+    send, bench.set = bench.set, lambda knobs: ends.wait(10)
+    first = GuardedMicroscope(bench, timeout_s=0.05)
+    with pytest.raises(InstrumentError, match="did not answer to set"):
+        first.set([1.0, 2.0, 3.0])
+    bench.set = send
+    then = GuardedMicroscope(bench, timeout_s=0.05)
+    assert then.hangs
+    with pytest.raises(InstrumentError, match="the call that moved the knobs still has not ended"):
+        then.set([4.0, 5.0, 6.0])
+    assert bench.sent == []
+    ends.set()
+    then.set([4.0, 5.0, 6.0])
+    assert len(bench.sent) == 1 and not then.hangs

@@ -144,6 +144,84 @@ def test_a_run_that_was_cut_off_at_any_call_comes_to_the_same_answer(tune, tmp_p
         assert json.loads((folder / "run.json").read_text())["state"] == "tuned"
 
 
+def cut_off_at(monkeypatch, place, name, at, error):
+    """Let the call of a number of a function raise; the function before."""
+    usual, calls = getattr(place, name), iter(range(10**6))
+
+    def fails(*arguments, **options):
+        if next(calls) == at:
+            raise error
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(place, name, fails)
+    return usual
+
+
+@pytest.mark.parametrize(("place", "name", "first"), [
+    (calibration, "infer", 0), (runs, "write_text", 1), (runs.series, "write", 0),
+    (runs.results, "entry", 0)])  # fmt: skip
+def test_a_run_that_was_cut_off_between_calls_comes_to_the_same_answer(
+        tune, tmp_path, monkeypatch, place, name, first):
+    """In an estimate, or before any of the files is written; what is recorded is not taken again.
+    Without its first run.json there is no run yet."""
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
+    bench = Bench()
+    whole, taken = tune(bench), bench.taken
+    for at in range(first, 100):
+        folder, bench = tmp_path / str(at), Bench()
+        usual = cut_off_at(monkeypatch, place, name, at, Killed)
+        try:
+            tune(bench, run=folder)
+            break  # it has no such call any more
+        except Killed:
+            monkeypatch.setattr(place, name, usual)
+        kept = len(runs.read(folder)["settings_nm"])
+        assert bench.taken - kept in ((0,) if name in ("infer", "entry") else (0, 1))
+        again = Bench()
+        same(tune(again, run=folder, resume=True), whole)
+        assert again.taken == taken and len(again.began.asked_nm) == kept
+        assert_array_equal(again.knobs, whole.applied_knobs_nm)
+    assert at > 5
+
+
+def test_a_run_interrupted_in_any_estimate_ends_where_it_says(tune, tmp_path, monkeypatch):
+    """The knobs are brought back; gone on with, they are turned again to where the run leaves them,
+    also where all its frames had been taken."""
+    whole = tune(Bench())
+    for at in range(len(whole.history) + 1):
+        bench, folder = Bench(), tmp_path / str(at)
+        usual = cut_off_at(monkeypatch, calibration, "infer", at, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tune(bench, run=folder)
+        monkeypatch.setattr(calibration, "infer", usual)
+        assert_array_equal(bench.knobs, 0.0)
+        bench = Bench()
+        same(tune(bench, run=folder, resume=True), whole)
+        assert_array_equal(bench.knobs, whole.applied_knobs_nm)
+        assert_array_equal(list(runs.read(folder)["standing_nm"].values()), bench.knobs)
+
+
+def test_bringing_back_is_tried_again(tune, monkeypatch):
+    """A link that is down for a moment: the call that failed, and the first that brings back."""
+    monkeypatch.setattr(runs, "PAUSE_S", 0.0)
+
+    class Down(Bench):
+        last = 0
+
+        def _call(self, what):
+            super()._call(what)
+            if 4 <= len(self.calls) - 1 <= self.last:
+                raise OSError("no route to host")
+
+    for last, back in ((5, True), (6, True), (7, False)):
+        bench = Down()
+        bench.last = last
+        made = tune(bench)
+        assert made.verdict == "refused" and "no route to host" in made.reason
+        assert ("the knobs are back where they were" in made.reason) == back
+        assert (made.applied_knobs_nm is None) != back and np.any(bench.knobs) != back
+
+
 def test_a_run_that_goes_on_still_knows_where_the_knobs_are(tune, tmp_path, monkeypatch):
     """Also once the recorded frames are shown, before anything moved: it may be cut off again."""
     monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
