@@ -20,6 +20,7 @@ from jaxcal.aberrations import ORDER, SYMMETRY, indices
 from jaxcal.acquisition import NEAR
 from jaxcal.answers import Estimate
 from jaxcal.estimation import CONFIDENCE
+from jaxcal.microscopes.protocol import stated_limits
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
 
@@ -29,6 +30,7 @@ STEPS = 15  # of the climb
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
+HELPS = 0.03  # by which a correction has to raise the probability of being within the limits
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Tracked:
         x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero, nm.
         actuator: (P, P) matrix by which the knobs act.
         walk_nm: (P,) standard deviation of the random walk after one hour.
+        largest_nm: (P,) largest settings of the knobs, infinite where there are none.
         learnt: {name: (mean, standard deviation)} of `unknowns.Unknowns`, what the calibration
             found of scale, film and camera; one frame cannot tell them from the state.
         radius_pixels: of the aperture's image; None where each frame's own is taken.
@@ -52,6 +55,7 @@ class Tracked:
     covariance_nm2: np.ndarray
     actuator: np.ndarray
     walk_nm: np.ndarray
+    largest_nm: np.ndarray
     learnt: dict = field(default_factory=dict)
     radius_pixels: float | None = None
     surprise: float = np.nan
@@ -65,8 +69,8 @@ class Tracked:
 class Judgement:
     """Whether an instrument is tuned at its setting: inside, the probability that all knobs are
     within their limits; correct: whether that is less than CONFIDENCE and the setting that tunes,
-    knobs_nm (P,), is known well enough to go there; message: all that in a sentence, and what to do
-    where it is not."""
+    knobs_nm (P,), is within reach, known well enough to go there, and better than the present one;
+    message: all that in a sentence, and what to do where it is not."""
 
     inside: float
     correct: bool
@@ -74,16 +78,18 @@ class Judgement:
     message: str
 
 
-def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
+def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracked:
     """What is known at the end of a calibration.
 
     Args:
         answer: the estimate; its state is taken at the time of its last frame.
         walk_nm: (P,) or scalar, drift after one hour, standard deviation, nm; a scalar is that of
             C10 and C12, aberrations of order n drift by the same phase at the aperture's edge.
+        limits_nm: the microscope's, largest setting of each knob: (P,), a number or {knob: nm};
+            neither a probe nor a correction is proposed beyond.
 
     Raises:
-        ValueError: a drift that is not finite and positive, or no estimate.
+        ValueError: a drift that is not finite and positive, limits that are none, or no estimate.
     """
     if answer is None:
         raise ValueError("there is no estimate to start from: the calibration was refused, make "
@@ -99,7 +105,8 @@ def start(answer: Estimate, optics: Optics, walk_nm) -> Tracked:
                          f"{', '.join(names)}, got {walk_nm}: give the drift of an hour in nm")
     gain = np.asarray(answer.actuator, float)
     tracked = Tracked(names, optics, -gain @ answer.tuned_knobs_nm,
-                      gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk)
+                      gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk,
+                      stated_limits(limits_nm, names))
     if answer.refinement is None:
         return tracked
     problem, point = answer.refinement.problem, answer.refinement.solutions[0].point
@@ -177,14 +184,22 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
               if limits_nm is None else np.asarray(limits_nm, float))
     inside = answers.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
+    best = answers.inside(np.zeros(len(limits)), tracked.covariance_nm2, limits)
     known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
+    known = known and best >= inside + HELPS
+    beyond = np.abs(tunes) > tracked.largest_nm
     surprised = tracked.surprise > CONSISTENT
-    correct = inside < CONFIDENCE and known and not surprised
+    correct = inside < CONFIDENCE and known and not surprised and not np.any(beyond)
     message = f"within the limits with {100 * inside:.0f} %"
     if correct:
         message += "; correct the knobs"
-    elif not known and inside < CONFIDENCE:
+    elif inside < CONFIDENCE and not known:
         message += "; take a frame away from focus, the state is not known well enough to correct"
+    elif inside < CONFIDENCE and np.any(beyond):
+        worst = int(np.argmax(beyond))
+        message += (f"; {tracked.knob_names[worst]} would have to be turned to {tunes[worst]:.0f} "
+                    f"nm, its limit is {tracked.largest_nm[worst]:g} nm: bring the instrument "
+                    f"nearer by other means and calibrate anew")
     if surprised:
         message += ("; the last frame moved the state by more than the drift explains: calibrate "
                     "anew")
@@ -196,14 +211,23 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
 
     Args:
         side: 1 or -1, of focus. What the scale between knobs and optics is off moves the state one
-            way on one side and back on the other: take them in turns.
+            way on one side and back on the other: take them in turns. Where that side is beyond the
+            knobs' limits the other is taken.
+
+    Raises:
+        ValueError: both are.
     """
     places = indices(tracked.knob_names)
     away = np.where(ORDER[places] == 1, side * NEAR, 0.0)
     if np.count_nonzero(away) == 3:
         away[SYMMETRY[places] == 2] /= np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
-    return tunes + away / edge_waves(tracked.optics)[places]
+    away = away / edge_waves(tracked.optics)[places]
+    for probe in (tunes + away, tunes - away):
+        if np.all(np.abs(probe) <= tracked.largest_nm):
+            return probe
+    raise ValueError("the knobs' limits leave no room for a frame away from focus: bring the "
+                     "instrument nearer by other means and calibrate anew")
 
 
 def _problem(tracked: Tracked, seen: observation.Observation, knobs) -> unknowns.Problem:

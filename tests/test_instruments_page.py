@@ -31,7 +31,7 @@ def block(name):
 
 def test_the_code_runs(monkeypatch, tmp_path, capsys):
     """With an instrument and an estimate that cost nothing: names and arguments are real."""
-    microscope = SimpleNamespace(sent=[], acquire=lambda: "frame")
+    microscope = SimpleNamespace(sent=[], acquire=lambda: "frame", limits_nm=400.0)
     microscope.set = lambda knobs: microscope.sent.append(np.array(knobs))
     made = SimpleNamespace(
         verdict="tuned", reason="verified", applied_knobs_nm=np.ones(3), estimate="estimate",
@@ -40,7 +40,7 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("jaxcal.conformance.check", lambda bench: f"asked {bench is microscope}")
     monkeypatch.setitem(vars(jaxcal), "calibrate",
                         lambda bench, **options: asked.update(options) or made)
-    monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm: [walk_nm])
+    monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm, limits_nm: [walk_nm])
     monkeypatch.setattr(tracking, "wait", lambda state, seconds: [*state, seconds])
     monkeypatch.setattr(tracking, "probe_nm", lambda state: np.full(3, 9.0))
     monkeypatch.setattr(tracking, "look",

@@ -82,6 +82,33 @@ def test_when_a_correction_is_proposed():
         tracking.start(None, OPTICS, 1.0)
 
 
+def test_a_correction_that_would_not_help_is_not_proposed():
+    """Tuned as far as is known, but not known well: a frame helps, turning knobs does not."""
+    tuned = answer().tuned_knobs_nm
+    state = tracking.start(answer(sd=0.45 * LIMITS[0]), OPTICS, 1.0)
+    told = tracking.judge(state, tuned)
+    assert told.inside < 0.95 and not told.correct
+    assert "take a frame away from focus" in told.message
+    assert tracking.judge(state, tuned + [LIMITS[0], 0, 0]).correct
+
+
+def test_neither_probe_nor_correction_goes_beyond_the_limits():
+    tuned = answer().tuned_knobs_nm  # C10 at -60 nm
+    state = tracking.start(answer(sd=0.2), OPTICS, 1.0, limits_nm={"C10": 100.0})
+    assert_allclose(tracking.probe_nm(state), tracking.probe_nm(replace(
+        state, largest_nm=np.full(3, np.inf))))
+    assert_allclose(tracking.probe_nm(state, -1), tracking.probe_nm(state))  # -150 nm otherwise
+    near = replace(state, largest_nm=np.array([62.0, 50.0, 50.0]))
+    with pytest.raises(ValueError, match="limits leave no room for a frame away from focus"):
+        tracking.probe_nm(near)
+    assert tracking.judge(near, [-50.0, 40.0, -25.0]).correct
+    beyond = tracking.judge(replace(near, x0_nm=TRUTH + [5.0, 0, 0]), tuned)
+    assert not beyond.correct
+    assert "C10 would have to be turned to -65 nm, its limit is 62 nm" in beyond.message
+    with pytest.raises(ValueError, match="limits_nm should"):
+        tracking.start(answer(), OPTICS, 1.0, limits_nm=[1.0, 2.0])
+
+
 def test_a_probe_is_a_line_focus_off_the_tuning_setting():
     state = tracking.start(answer(), OPTICS, 1.0)
     away = (tracking.probe_nm(state) - answer().tuned_knobs_nm) * edge_waves(OPTICS)[:3]
