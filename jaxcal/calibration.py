@@ -180,7 +180,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     limits = tolerance(tolerance_nm, instrument.optics, names)
     plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
                  getattr(microscope, "truth_nm", None))
-    call = {"frames": frames, "seed": seed, "refined": refined,
+    call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),
             "optics": asdict(instrument.optics), "model": model.digest,
             "settings": settings and settings._asdict()}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,

@@ -53,8 +53,11 @@ def microscope(arguments):
         )
     from jaxcal.microscopes import ReplayMicroscope
 
+    if len(series) < 3:
+        raise InputError(f"{path}: a replay takes two frames and one for the verification, it has "
+                         f"{len(series)}; estimate it instead: jaxcal estimate {path}")
     # Every recorded frame counts once, and the last is for the verification.
-    return ReplayMicroscope(series), max(min(arguments.frames, len(series) - 1), 1)
+    return ReplayMicroscope(series), min(arguments.frames, len(series) - 1)
 
 
 def simulated(arguments, energy_kev, semi_angle_mrad):

@@ -51,6 +51,7 @@ _ANGLES_DEG = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0,
 # bounded, so that no text takes long to be found none
 _NUMBER = r"[+\-−]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+\-−]?\d{1,5})?"
 LONGEST = 400  # characters of a line
+SMALLEST_BARE_DEG = 1e-3  # of an angle without a unit; less is a length in metres
 _WORD = r"[^\W\d_]+|°|Å"
 _UNCERTAIN = re.compile(
     rf"(?:(?P<value>{_NUMBER})\s*(?P<unit>{_WORD})?\s*)?(?:±|\+/-|\+-)\s*{_NUMBER}"
@@ -133,6 +134,11 @@ def _value(text, name, part, notation, angles, place):
     angle, angle_unit = _number(match["angle"]), match["angle_unit"] or ""
     if not abs(angle) < 1e6:
         raise ValueError(f"{place}: {match['angle']} is no angle: is its exponent right?")
+    if not match["angle_unit"] and 0 < abs(angle) < SMALLEST_BARE_DEG:
+        raise ValueError(
+            f"{place}: {match['angle']} is no angle in degrees, is it the other part? Write "
+            f"{name}.a and {name}.b, JSON such as {{\"{name}\": [real, imaginary]}}, or 'deg' "
+            f"behind the angle")
     if angle_unit not in _ANGLES_DEG:
         raise ValueError(f"{place}: unknown unit of angle {angle_unit!r}: use deg or rad")
     if part or (not symmetry and angle):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcal import results, series
+from jaxcal import answers, results, series
 from jaxcal.files import write_text
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError, Past
@@ -145,8 +145,12 @@ class RecordedMicroscope:
 
     def step(self, answer) -> None:
         """Keep the `Estimate` after a frame."""
+        _, left = answers.left(answer)
         entry = results.entry(answer) | {
             "frame": self._shown - 1,
+            "actuator": {name: self._named(row) for name, row in zip(
+                self.knob_names, answer.actuator, strict=True)},
+            "left_sd_nm": self._named(results.standard_deviation(left)),
             "rejected_reasons": {str(number): why for number, why in answer.rejected_frames}}
         steps = [step for step in self._told["steps"] if step["frame"] < entry["frame"]]
         self._write(steps=[*steps, entry])
@@ -177,10 +181,12 @@ class RecordedMicroscope:
                                   "make the same call again, or begin a new run",
                                   file=self.folder)
         if told["settings_nm"]:
+            series.probe(self.folder / "series.h5")
             kept = series.read(self.folder / "series.h5")
             count = min(len(kept), len(told["settings_nm"]))  # killed between the two files
             self._frames, self._stood = list(kept.frames[:count]), list(kept.knobs_nm[:count])
             self._asked = list(np.array(told["settings_nm"][:count], float))
+            self.instrument.shape = kept.frames.shape[1:]
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
                        "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),
@@ -226,7 +232,20 @@ def read(folder) -> dict:
     if missing:
         raise SeriesError(f"run.json lacks {', '.join(sorted(missing))}", "begin a new run",
                           file=folder)
+    count = len(told["knob_names"]) if isinstance(told.get("knob_names"), list) else 0
+    if not (_settings(told["settings_nm"], count) and (told["standing_nm"] is None or (
+            isinstance(told["standing_nm"], dict)
+            and _settings([list(told["standing_nm"].values())], count)))):
+        raise SeriesError("run.json tells no settings of the knobs", "begin a new run", file=folder)
     return told
+
+
+def _settings(value, count: int) -> bool:
+    """Whether it is a list of settings of so many knobs."""
+    try:
+        return np.array(value, float).shape in ((0,), (len(value), count))
+    except (TypeError, ValueError):
+        return False
 
 
 def _now():

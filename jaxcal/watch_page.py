@@ -164,7 +164,7 @@ def _knob(run, last, name):
     asked, limit = run.asked_nm.get(name), run.limits_nm.get(name)
     x0, sd = _at(last, "x0_nm", name), _at(last, "sd_nm", name)
     tuned, tuned_sd = _at(last, "tuned_knobs_nm", name), _at(last, "tuned_sd_nm", name)
-    left = None if standing is None or tuned is None else standing - tuned
+    left, left_sd = _left(run, last, name), _at(last, "left_sd_nm", name) or tuned_sd
     stands = _signed(standing)
     if standing is None and asked is not None:
         stands = f"→ {_signed(asked)}" if run.state == "running" else "?"
@@ -172,10 +172,22 @@ def _knob(run, last, name):
         stands += f'<span class="quiet"> asked {_signed(asked)}</span>'
     path = [(step.x0_nm.get(name), step.sd_nm.get(name)) for step in run.steps]
     cells = [stands, _with_sd(x0, sd), watch_figures.course(path), _with_sd(tuned, tuned_sd),
-             _with_sd(left, tuned_sd), "–" if limit is None else f"{limit:.2f}",
-             watch_figures.against_limit(left, tuned_sd, limit)]  # fmt: skip
+             _with_sd(left, left_sd), "–" if limit is None else f"{limit:.2f}",
+             watch_figures.against_limit(left, left_sd, limit)]  # fmt: skip
     inner = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><th scope=row>{html.escape(name)}</th>{inner}</tr>"
+
+
+def _left(run, last, name):
+    """What the knobs leave of an aberration where they stand, nm; None where it is not known."""
+    if last is None or run.standing_nm is None:
+        return None
+    acting = last.actuator.get(name) or {name: 1.0}
+    places = [(run.standing_nm.get(knob), last.tuned_knobs_nm.get(knob), gain)
+              for knob, gain in acting.items()]
+    if any(None in place for place in places):
+        return None
+    return sum(gain * (standing - tuned) for standing, tuned, gain in places)
 
 
 def _posterior(view):

@@ -38,6 +38,9 @@ class Step:
     sd_nm: dict
     tuned_knobs_nm: dict
     tuned_sd_nm: dict
+    actuator: dict
+    """{knob: {knob that is turned: how much of it acts}}, empty where each acts as told"""
+    left_sd_nm: dict
     rejected: dict
     """{number of a frame set aside: why, empty where that is not told}"""
     converged: bool
@@ -239,11 +242,17 @@ def _step(number, held):
         sd_nm=_numbers(held.get("sd_nm")),
         tuned_knobs_nm=_numbers(held.get("tuned_knobs_nm")),
         tuned_sd_nm=_numbers(held.get("tuned_sd_nm")),
+        actuator=_rows(held.get("actuator")),
+        left_sd_nm=_numbers(held.get("left_sd_nm")),
         rejected=_rejected(held),
         converged=held.get("converged") is True,
         message=_text(held.get("message")),
         seconds=_number(held.get("seconds")),
     )
+
+
+def _rows(held):
+    return {name: _numbers(row) for name, row in held.items()} if isinstance(held, dict) else {}
 
 
 def _rejected(held):

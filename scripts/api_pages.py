@@ -15,8 +15,9 @@ import pdoc
 import jaxcal
 
 MODULES = (
-    "jaxcal", "jaxcal.microscopes", "jaxcal.microscopes.ceos", "jaxcal.microscopes.nion",
-    "jaxcal.microscopes.faulty", "jaxcal.series", "jaxcal.recordings", "jaxcal.knob_table",
+    "jaxcal", "jaxcal.answers", "jaxcal.microscopes", "jaxcal.microscopes.protocol",
+    "jaxcal.microscopes.ceos", "jaxcal.microscopes.nion", "jaxcal.microscopes.faulty",
+    "jaxcal.series", "jaxcal.recordings", "jaxcal.knob_table",
     "jaxcal.notations", "jaxcal.results", "jaxcal.nexus", "jaxcal.runs", "jaxcal.watch",
     "jaxcal.calibration", "jaxcal.estimation", "jaxcal.conformance", "jaxcal.diagnosis",
     "jaxcal.inconsistency", "jaxcal.tracking", "jaxcal.identification", "jaxcal.aberrations",

@@ -13,7 +13,7 @@ class Server:
         state: {CEOS name: [x, y]} that `correctAberration` moves; requests: what was asked.
         faults: list of one fault for each of the next answers, None for a right one: "refuse",
             "drop", "silent", "broken", "length", "not json", "binary", "list", "huge", "stale",
-            "split", "null error", "drop after".
+            "split", "null error", "drop after", "dripping": other answers, without an end.
     """
 
     def __init__(self, delay_s: float = 0.0):
@@ -53,6 +53,12 @@ class Server:
                     return
                 for piece in self._answers(request, fault):
                     connection.sendall(piece)
+                while fault == "dripping":
+                    time.sleep(0.05)
+                    try:
+                        connection.sendall(b'26:{"id": 0, "result": "old"},')
+                    except OSError:
+                        return
                 if fault == "drop after":
                     return
 
@@ -69,7 +75,7 @@ class Server:
                 answer["error"] = None
         text = json.dumps(answer).encode()
         return {
-            "silent": [], "broken": [b"hello, who is there?"],
+            "silent": [], "dripping": [], "broken": [b"hello, who is there?"],
             "length": [b"%d:%b," % (len(text) - 3, text)], "not json": [packed(b"{oops")],
             "binary": [packed(b"\xff\xfe\x00")], "list": [packed(b"[1, 2]")],
             "huge": [b"99999999999:"],

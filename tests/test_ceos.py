@@ -148,7 +148,7 @@ def test_what_the_corrector_measures_is_in_krivaneks_names(server, corrector):
     assert corrector.acquire_tableau("Standard", 24.0) == pytest.approx(
         first | {"C21a": 60.0, "C21b": 0.0})
     assert server.requests[-1]["params"] == {"tabType": "Standard", "angle": 24.0}
-    corrector.call = lambda method, **params: ["of no use"]
+    corrector._ask = lambda method, params, seconds: ["of no use"]
     with pytest.raises(InstrumentError, match="measureC1A1 should answer with aberrations"):
         corrector.measure_c1a1()
 
@@ -179,6 +179,21 @@ def test_an_answer_that_comes_in_pieces_or_after_an_old_one(server, corrector, f
 def test_an_answer_that_takes_its_time(server, corrector):
     server.delay_s = 0.2
     assert corrector.call("getInfo") == {"type": "DCOR"}
+
+
+def test_other_answers_without_an_end_are_no_answer(server, corrector):
+    server.faults = ["dripping"]
+    began = time.monotonic()
+    with pytest.raises(InstrumentError, match="no whole answer in time|timed out"):
+        corrector.call("getInfo")
+    assert time.monotonic() - began < 5.0  # 0.5 are allowed
+
+
+def test_a_tableau_may_take_longer(server, corrector):
+    server.delay_s = 0.8  # more than an answer may take otherwise
+    assert corrector.acquire_tableau() is not None
+    with pytest.raises(InstrumentError, match="gave no answer to measureC1A1"):
+        corrector.measure_c1a1()
 
 
 def test_nobody_listens():

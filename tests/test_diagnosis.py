@@ -216,6 +216,42 @@ def test_frames_that_lag_behind_the_knobs_are_told(ask):
                for one in failed(told)), str(told)
 
 
+@pytest.mark.parametrize("name", ["optics", "limits_nm", "origin", "knob_names"])
+def test_a_member_that_fails_is_told(ask, name):
+    """A link that is down, say: whatever it raises, the check says so."""
+    def down(self):
+        raise ConnectionError("no route to host")
+
+    class Down(Bench):
+        pass
+
+    setattr(Down, name, property(down))
+    told = ask(Down())
+    assert not told.passed and failed(told) == ["no route to host"]
+
+
+def test_every_limit_is_tried_both_ways(ask):
+    bench, sent = Bench(), []
+    bench.limits_nm = np.array([400.0, np.inf, 200.0])
+    turn = bench.set
+
+    def remember(knobs):
+        sent.append(np.array(knobs))
+        turn(knobs)
+
+    bench.set = remember
+    assert ask(bench).passed
+    assert_allclose(sent[-5:], [[404, 0, 0], [-404, 0, 0], [0, 0, 202], [0, 0, -202], [0, 0, 0]])
+
+    def one_way(knobs):  # up only
+        if np.any(knobs > bench.limits_nm):
+            raise ValueError("beyond its limit")
+        bench.knobs = np.array(knobs)
+
+    bench.set = one_way
+    assert any("C10 was turned to -404.0 nm" in one for one in failed(ask(bench)))
+
+
 def test_no_limits_are_told_but_are_no_failure(ask):
     bench = Bench()
     bench.limits_nm = np.full(3, np.inf)

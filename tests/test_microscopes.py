@@ -16,7 +16,7 @@ from jaxcal import (
     specimen,
 )
 from jaxcal.aberrations import NAMES
-from jaxcal.microscopes import camera
+from jaxcal.microscopes import Past, camera
 from jaxcal.microscopes.simulated import RESIDUALS_NM, draw_state, random_steps
 
 
@@ -158,6 +158,17 @@ def test_replay_does_not_show_a_frame_twice_while_others_remain():
     assert shown[0] == 2 and sorted(shown) == [0, 1, 2, 3]
     microscope.set(series.knobs_nm[1])
     np.testing.assert_array_equal(microscope.acquire(), series.frames[1])
+
+
+def test_a_replay_that_was_used_before_goes_on_like_a_new_one():
+    series, past = standins.series(4), Past(standins.series(4).knobs_nm[:2], None, None)
+    used, fresh = ReplayMicroscope(series), ReplayMicroscope(series)
+    for knobs in series.knobs_nm[::-1]:
+        used.set(knobs)
+        used.acquire()
+    for microscope in (used, fresh):
+        microscope.resume(past)
+    assert used.remaining == fresh.remaining == 2
 
 
 def test_replay_measures_distance_in_quarter_pi_limits():

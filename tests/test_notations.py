@@ -234,6 +234,16 @@ def test_json_of_a_corrector_s_server():
     assert to_krivanek({"A1": 1e-9 + 2e-9j}, "ceos") == {"C12a": 1.0, "C12b": 2.0}
 
 
+@pytest.mark.parametrize("report", ["A1 2.0e-9 -1.5e-9", "A1 2e-9, -1.5e-9", "A1 3 nm 1e-9"])
+def test_two_parts_are_not_taken_for_a_size_and_an_angle(report):
+    """A corrector's [real, imaginary] pasted without its brackets."""
+    with pytest.raises(ValueError, match=r"is no angle in degrees, is it the other part\? Write "
+                                         r"A1.a and A1.b, JSON such as .*, or 'deg'"):
+        convert(report, "ceos", "krivanek")
+    assert to_krivanek("A1 2e-9 0", "ceos") == {"C12a": 2.0, "C12b": 0.0}
+    assert to_krivanek("A1 2e-9 1e-4 deg", "ceos")["C12a"] == pytest.approx(2.0)
+
+
 def test_the_examples_in_the_docstrings():
     assert convert("A1 3.2nm / 45deg", "ceos", "krivanek", form="json") == (
         '{"C12a": 0.0, "C12b": 3.2}'

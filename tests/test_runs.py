@@ -224,19 +224,19 @@ def test_bringing_back_is_tried_again(tune, monkeypatch):
 
 def test_a_run_that_goes_on_still_knows_where_the_knobs_are(tune, tmp_path, monkeypatch):
     """Also once the recorded frames are shown, before anything moved: it may be cut off again."""
+    whole = tune(Bench())
     monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     with pytest.raises(Killed):
         tune(Bench(5, killed), run=tmp_path)  # at a frame; the knobs stand where it is taken
     told = runs.read(tmp_path)
     assert any(told["standing_nm"].values())
-    monkeypatch.setattr(runs.results, "entry", lambda answer: {})
     again = runs.RecordedMicroscope(
         GuardedMicroscope(Bench()), tmp_path, limits_nm=list(told["limits_nm"].values()),
         call={name: told[name] for name in ("frames", "seed", "refined")}, resume=True)
     for asked in told["settings_nm"]:
         again.set(asked)
         again.acquire()
-        again.step(SimpleNamespace(rejected_frames=()))
+        again.step(infer([SimpleNamespace(fault=None)], whole.series, None, seed=0))
     assert runs.read(tmp_path)["standing_nm"] == told["standing_nm"]
 
 
@@ -276,6 +276,36 @@ def test_only_the_same_call_goes_on(tune, tmp_path, options, match):
     tune(Bench(), run=tmp_path)
     with pytest.raises(SeriesError, match=match):
         tune(Bench(), run=tmp_path, resume=True, **options)
+
+
+def test_numbers_of_numpy_are_numbers(tune, tmp_path):
+    whole = tune(Bench(), run=tmp_path, seed=np.int64(0), frames=np.int64(LONGEST))
+    same(tune(Bench(), run=tmp_path, resume=True), whole)
+
+
+def test_a_camera_whose_mode_was_changed_meanwhile(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
+    with pytest.raises(Killed):
+        tune(Bench(5, killed), run=tmp_path)
+    monkeypatch.undo()
+    made_up.install(monkeypatch.setattr)
+    bench = Bench()
+    bench.acquire = lambda: FRAMES[0][:48, :48]
+    made = tune(bench, run=tmp_path, resume=True)
+    assert made.verdict == "refused"
+    assert "a frame of shape (48, 48), those before had (96, 96)" in made.reason
+
+
+@pytest.mark.parametrize("wrong", [
+    {"settings_nm": 3}, {"settings_nm": [[1.0, 2.0]]}, {"settings_nm": ["a", "b", "c"]},
+    {"standing_nm": [0.0, 0.0, 0.0]}, {"standing_nm": {"C10": "far"}}, {"standing_nm": {"C10": 1}},
+    {"knob_names": 5}])  # fmt: skip
+def test_a_run_whose_record_is_none(tune, tmp_path, wrong):
+    tune(Bench(), run=tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(told | wrong))
+    with pytest.raises(SeriesError, match="run.json|was begun with knob_names"):
+        tune(Bench(), run=tmp_path, resume=True)
 
 
 def test_a_run_that_was_made_otherwise_does_not_go_on(tune, tmp_path, monkeypatch):

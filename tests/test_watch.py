@@ -302,6 +302,15 @@ def test_rejected_frames_are_marked_with_their_reason(folder):
     assert "set aside: pair</span>" in text and "set aside</span>" in text
 
 
+def test_left_is_what_the_knobs_do_not_what_they_are_sent(folder):
+    """A knob that acts by 1.4, and another that acts on it."""
+    acting = {"C10": {"C10": 1.4, "C12a": 0.1}, "C12a": {"C12a": 1.0}, "C12b": {"C12b": 1.0}}
+    tell(folder, steps=[step(2, actuator=acting, left_sd_nm={"C10": 1.26})],
+         standing_nm={"C10": 29.0, "C12a": -10.0, "C12b": 0.0})
+    assert knob_row(Folder(folder).look(), "C10")[4] == "−1.20 ± 1.26"  # 1.4 (29 - 30) + 0.1 2
+    assert knob_row(Folder(folder).look(), "C12a")[4] == "+2.00 ± 1.00"
+
+
 def test_left_is_drawn_on_the_scale_of_the_tolerance():
     def dot(left, sd=0.1, limit=2.0):
         drawn = watch_figures.against_limit(left, sd, limit)

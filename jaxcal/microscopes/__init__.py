@@ -7,13 +7,13 @@ Adapters to real instruments are imported where they are used: `jaxcal.microscop
 from importlib import import_module
 
 from jaxcal.microscopes.faulty import FaultyMicroscope
-from jaxcal.microscopes.protocol import InstrumentError, Microscope
+from jaxcal.microscopes.protocol import InstrumentError, Microscope, Past
 from jaxcal.microscopes.replay import ReplayMicroscope
 from jaxcal.microscopes.simulated import SimulatedMicroscope
 
 __all__ = [
-    "FaultyMicroscope", "InstrumentError", "Microscope", "ReplayMicroscope", "SimulatedMicroscope",
-    "check",
+    "FaultyMicroscope", "InstrumentError", "Microscope", "Past", "ReplayMicroscope",
+    "SimulatedMicroscope", "check",
 ]
 
 

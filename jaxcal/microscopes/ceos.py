@@ -9,6 +9,7 @@ There is no undo and no way to ask where the knobs stand, so the sum of the move
 import json
 import select
 import socket
+import time
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from jaxcal import notations
 from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 
 PORT = 7072
+TABLEAU_S = 600.0
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
 SELECTS = ("coarse", "fine")
 SMALLEST_NM = 1e-3  # step of a knob; what is less is none
@@ -30,7 +32,7 @@ class CeosCorrector:
 
     Args:
         host, port: where its RPC server listens.
-        timeout_s: for which an answer is waited; a tableau takes minutes, a correction seconds.
+        timeout_s: for which a whole answer is waited; a correction takes seconds.
 
     Raises:
         InstrumentError: nobody listens there.
@@ -38,7 +40,7 @@ class CeosCorrector:
 
     def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0):
         self._address, self._timeout = (host, port), timeout_s
-        self._place, self._number, self._rest = f"{host}:{port}", 0, b""
+        self._place, self._number, self._rest, self._deadline = f"{host}:{port}", 0, b"", 0.0
         self._socket, self._closed = None, False
         self._connect()
 
@@ -84,6 +86,9 @@ class CeosCorrector:
             InstrumentError: no answer came that can be understood; then whether it was done is not
                 known. The next call connects anew.
         """
+        return self._ask(method, params, self._timeout)
+
+    def _ask(self, method, params, seconds):
         if self._closed:
             raise NotDoneError(f"the connection to {self._place} was closed: make another")
         if self._socket is None or self._left():
@@ -92,6 +97,8 @@ class CeosCorrector:
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
         try:
+            self._deadline = time.monotonic() + seconds
+            self._socket.settimeout(seconds)
             self._socket.sendall(netstring(json.dumps(request, allow_nan=False).encode()))
             answer = self._answer()
         except (OSError, ValueError, RecursionError) as error:
@@ -111,21 +118,23 @@ class CeosCorrector:
         Raises:
             InstrumentError: as of `call`, or what it answered names no aberrations.
         """
-        return self._measured("measureC1A1")
+        return self._measured("measureC1A1", {}, self._timeout)
 
-    def acquire_tableau(self, kind: str = "Fast", angle_mrad: float = 18.0) -> dict[str, float]:
+    def acquire_tableau(self, kind: str = "Fast", angle_mrad: float = 18.0, *,
+                        timeout_s: float = TABLEAU_S) -> dict[str, float]:
         """What a tableau tells, {name: nm} in Krivanek's names.
 
         Args:
             kind: the corrector's name of the tableau; angle_mrad: outer tilt.
+            timeout_s: for which it is waited; a tableau takes minutes.
 
         Raises:
             InstrumentError: as of `measure_c1a1`.
         """
-        return self._measured("acquireTableau", tabType=kind, angle=angle_mrad)
+        return self._measured("acquireTableau", {"tabType": kind, "angle": angle_mrad}, timeout_s)
 
-    def _measured(self, method, **params):
-        answer = self.call(method, **params)
+    def _measured(self, method, params, seconds):
+        answer = self._ask(method, params, seconds)
         try:
             return notations.to_krivanek(answer, "ceos")
         except (TypeError, ValueError) as error:
@@ -163,6 +172,10 @@ class CeosCorrector:
     def _until(self, enough) -> bytes:
         data = self._rest
         while not enough(data):
+            left = self._deadline - time.monotonic()
+            if left <= 0:  # also where something comes all the time
+                raise ValueError("no whole answer in time")
+            self._socket.settimeout(left)
             more = self._socket.recv(65536)
             if not more:
                 raise ValueError("the connection was closed")

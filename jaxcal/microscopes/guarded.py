@@ -31,6 +31,7 @@ class GuardedMicroscope:
             moving failed.
         limits_nm: (P,) largest settings, infinite where the microscope says nothing of them.
         arrives: whether settings are meant to be reached, see `jaxcal.Microscope`.
+        shape: (H, W) of the frames, None before the first.
 
     Raises:
         ValueError: the microscope's limits_nm are neither numbers nor a mapping of its knobs.
@@ -48,7 +49,7 @@ class GuardedMicroscope:
         self.origin = origin.tolist() if isinstance(origin, np.ndarray) else origin
         self.standing_nm = np.zeros(count)
         self.knobs_nm = np.zeros(count)
-        self._shape = None
+        self.shape = None
 
     @property
     def hangs(self) -> bool:
@@ -96,10 +97,10 @@ class GuardedMicroscope:
         if not np.all(np.isfinite(frame)):
             raise InstrumentError("acquire gave a frame with counts that are not finite: look at "
                                   "the camera, and mend its dead pixels first")
-        if self._shape not in (None, frame.shape):
+        if self.shape not in (None, frame.shape):
             raise InstrumentError(f"acquire gave a frame of shape {frame.shape}, those before had "
-                                  f"{self._shape}: leave the camera's mode as it is")
-        self._shape = frame.shape
+                                  f"{self.shape}: leave the camera's mode as it is")
+        self.shape = frame.shape
         return frame
 
     def resume(self, past: Past) -> None:

@@ -50,6 +50,7 @@ class ReplayMicroscope:
 
     def resume(self, past: Past):
         """Show once more what an interrupted run was shown."""
+        self._shown[:] = False
         for knobs in past.asked_nm:
             self.set(knobs)
             self.acquire()
