@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import jax
 import numpy as np
 
-from jaxcal import diagnosis, em, identification, refine, verification
+from jaxcal import diagnosis, em, identification, refine, spectra, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate, inside, left
@@ -150,7 +150,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
     Args:
         microscope: a `jaxcal.Microscope`.
-        frames: at most so many, the last verification not counted; two at least.
+        frames: at most so many, the last verification not counted; two at least. Refined, of
+            fewer than `refine.ACTUATED` frames, the verification among them, none ends as tuned.
         tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
             where None. The loop stops where all knobs are within with CONFIDENCE, by so many
             frames (`refine.ACTUATED`) that a knob which does not act as told would be found.
@@ -166,13 +167,15 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
     Raises:
         ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs or
-            limits, or a run that cannot be gone on with.
-        InstrumentError: with ``resume``, the microscope cannot take up the run.
+            limits, an aperture's image too small, or a run that cannot be gone on with.
+        InstrumentError: a member of the microscope cannot be read, or, with ``resume``, it cannot
+            take up the run.
     """
     report = progress or (lambda message, fraction: None)
     model = model or models.load()
     instrument = GuardedMicroscope(microscope, timeout_s)
     names = instrument.knob_names
+    spectra.check_optics(instrument.optics)
     if not refined:
         check_knobs(names, instrument.name)
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)

@@ -22,6 +22,7 @@ from jaxcal import (
     observation,
     posterior,
     refine,
+    spectra,
     stream,
     unknowns,
 )
@@ -99,6 +100,8 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     Raises:
         SeriesError: no frame can be used, or a knob is not one the model covers and there is no
             refinement.
+        ValueError: the aperture's image is too small, or no state explains the spectra.
+        numpy.linalg.LinAlgError: the frames contradict each other beyond any state.
 
     Example:
         >>> import jaxcal
@@ -106,6 +109,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     """
     start = time.perf_counter()
     report = progress or (lambda message, fraction: None)
+    spectra.check_optics(series.optics)  # before anything is compiled
     if published or not refined:
         check_knobs(series.knob_names, series.name)
     observations, goes_on = [], refined and not published

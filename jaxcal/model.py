@@ -140,7 +140,8 @@ def versions() -> dict:
 
 
 def save(path, architecture, map_hidden, vae_weights, map_weights, standard, card) -> Path:
-    """Write weights (float16) to ``path`` and the card beside it as .json, each atomically."""
+    """Write weights (of the autoencoder float16, of the map float32) to ``path`` and the card
+    beside it as .json, each atomically."""
     path = Path(path)
     tensors = {f"vae.{k}": np.asarray(v, np.float16) for k, v in _flatten(vae_weights).items()}
     tensors |= {f"map.{k}": np.asarray(v, np.float32) for k, v in _flatten(map_weights).items()}

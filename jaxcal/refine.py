@@ -51,7 +51,7 @@ JUDGED = 4  # frames from which on one of them can be found not to fit
 
 class Refinement(NamedTuple):
     """solutions, most probable first, with their weights; the problem they solve; unfit: places
-    (in ``measured``) of the frames set aside because they do not fit; with_drift, with_actuator,
+    (in ``measured``) of the frames set aside because they do not fit; with_actuator,
     with_misses: whether these were among the unknowns; with_scale: whether the scale between
     knobs and optics is another than the energy and the angles say."""
 
@@ -60,7 +60,6 @@ class Refinement(NamedTuple):
     problem: Problem
     unfit: tuple[int, ...]
 
-    with_drift = property(lambda self: self.solutions[0].drifts > LIKELY)
     with_actuator = property(lambda self: asked(self.problem, "gain"))
     with_misses = property(lambda self: asked(self.problem, "miss"))
     with_scale = property(lambda self: self.problem.sd.log_scale > SCALE_SD)

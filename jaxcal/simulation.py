@@ -22,7 +22,7 @@ class Instrument(NamedTuple):
     log_amplitude: (K,) log amplitude spectrum of the film at ``specimen.KNOTS``;
     tail: exponent that makes the film's noise heavy-tailed (clusters, heavy atoms), 0 = Gaussian;
     focal_spread: standard deviation, C10 edge phase, rad; thickness: C10 edge phase, rad;
-    residual: (25,) edge phases of the aberrations, rad; electrons: in the whole disc and frame;
+    residual: (25,) edge phases of the aberrations, rad; electrons: in the disc, in one frame;
     blur, pixel: standard deviation of the MTF and camera pixel, aperture radii;
     scintillator: 1 where the noise is blurred too; gain_error: rms of the gain map.
     """

@@ -23,9 +23,11 @@ def display_spectrum(frame, optics):
     y, x = np.indices(frame.shape, dtype=float)
     distance = np.hypot(x - column, y - row) / radius
     weight = np.cos(0.5 * np.pi * np.clip((distance - 0.6) / 0.36, 0, 1)) ** 2
-    usual = np.median(frame[distance < 1]) if np.any(distance < 1) else 0.0
-    spread = 1.4826 * np.median(np.abs(frame[distance < 1] - usual)) if usual else 0.0
-    frame = np.clip(frame, usual - 6 * spread, usual + 6 * spread)  # hot pixels draw stripes
+    disc = frame[distance < 1] if np.any(distance < 1) else frame
+    usual = np.median(disc)
+    spread = 1.4826 * np.median(np.abs(disc - usual))
+    if spread > 0:  # hot pixels draw stripes
+        frame = np.clip(frame, usual - 6 * spread, usual + 6 * spread)
     mean = np.sum(weight * frame) / np.sum(weight)
     size = 2 * max(frame.shape)
     power = np.abs(np.fft.fft2(weight * (frame - mean), s=(size, size))) ** 2

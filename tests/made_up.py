@@ -39,6 +39,7 @@ def install(put=setattr):
     put(calibration, "infer", infer)
     put(calibration, "next_step", next_step)
     put(calibration.identification, "check_loop", lambda *_: None)
+    put(calibration.spectra, "check_optics", lambda _: None)  # the frames are small
     put(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
     put(calibration.diagnosis, "response",
         lambda *_: SimpleNamespace(findings=("C10 is tired",)))

@@ -1,5 +1,6 @@
 """What knob steps can decide: against the refinement itself, on series made by the theory."""
 
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from jaxcal.optics import Optics, quarter_pi_limits_nm
 sys.path.append(str(Path(__file__).parent.parent))
 from benchmarks import identifiability as claims  # noqa: E402
 
+PAGE = Path(__file__).parents[1] / "docs" / "identifiability.md"
 OPTICS = Optics(200.0, 20.0, 0.19)
 KNOBS = ("C10", "C12a", "C12b")
 STATE = {"C10": 60.0, "C12a": -45.0, "C12b": 30.0, "C21a": 80.0, "C23b": -60.0, "C30": 900.0}
@@ -190,6 +192,14 @@ def test_bad_input_is_named(steps, options, match):
 
 
 # What docs/identifiability.md claims
+
+
+@pytest.mark.slow
+def test_the_page_s_example_says_what_it_says(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    exec(block, {})
+    said = " ".join(line.strip("# ").strip() for line in block.splitlines() if line[:1] == "#")
+    assert said.removeprefix("... ") in " ".join(capsys.readouterr().out.split())
 
 
 SIGNS = jnp.array([[1.0, 1.0], [-1.0, -1.0]])

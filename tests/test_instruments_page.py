@@ -17,6 +17,7 @@ from jaxcal import (
     observation,
     refine,
     runs,
+    spectra,
     tracking,
 )
 from jaxcal.microscopes import ceos, guarded, nion
@@ -60,7 +61,7 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
                  for module in (aperture, calibration, ceos, diagnosis, estimation, guarded,
-                                inconsistency, nion, observation, refine, runs, tracking))
+                                inconsistency, nion, observation, refine, runs, spectra, tracking))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))

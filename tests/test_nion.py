@@ -133,6 +133,11 @@ def test_the_makers_instrument_simulator(tmp_path):
     same, moved, back = told["changed"]
     assert same < 0.1 < 0.5 < min(moved, back)
     assert "no control C56.a or C56.x" in told["unknown"]
+    # a calibration with its own frames says that they show no aperture, and leaves all as it was
+    run = told["series"]
+    assert run["verdict"] == "refused"
+    assert "no frame can be used, the last because: no aperture found" in run["reason"]
+    assert_allclose([run["stands_nm"], run["applied_nm"]], 0.0, atol=1e-6)
 
 
 def test_nothing_of_a_vendor_or_of_an_extra_is_imported_before_it_is_used():
