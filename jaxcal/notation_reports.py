@@ -58,7 +58,7 @@ _UNCERTAIN = re.compile(
     rf"\s*(?P<after>{_WORD})?|\([^)]*(?:±|\+/-|%|err|conf)[^)]*\)"
 )
 _LINE = re.compile(
-    r"[-*•]?\s*(?P<name>[^\W\d_]_?\d+(?:[._]?[abxyABXY])?)\b\s*"
+    r"[-*•]?\s*(?P<name>[^\W\d_]_?\d+(?:[._]?[abxyABXY])?)\b(?!\.)\s*"
     r"(?:\((?=[^()]*[^\W\d_]{3})[^()]*\)\s*)?"  # what it is called, in words
     r"[:=|]?\s*(?P<rest>.*)"
 )

@@ -1,6 +1,7 @@
 """A thousand damaged inputs: a clear error or a right answer, never a traceback, never a hang."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 import standins
 
-from jaxcal import notations
+from jaxcal import notation_reports, notations
 from jaxcal.microscopes.ceos import CeosCorrector, netstring
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError, probe, read, write
 
-SERIES, REPORTS, NETSTRINGS = 4000, 300, 300
+SERIES, REPORTS, NETSTRINGS = 4000, 3000, 300
 
 
 def damaged(data: bytes, random) -> bytes:
@@ -116,8 +117,23 @@ C3 1.2 um
 """
 
 
+def lengths_nm(text):
+    """Every length that a text may mean: its numbers in all units, times the notations' factors."""
+    numbers = np.abs([float(number.replace("−", "-")) for number in re.findall(
+        r"(?:\d+\.?\d*|\.\d+)(?:[eE][+\-−]?\d+)?", text)])
+    units = np.array([1e-3, 0.1, 1.0, 1e3, 1e6, 1e9])
+    factors = np.array([1.0, 3.0, 4.0, 5.0, 6.0])
+    factors = np.concatenate([factors, 1 / factors])
+    return (numbers[:, None, None] * units[:, None] * factors).ravel()
+
+
+def stands_in(value, lengths):
+    return bool(np.any(np.isclose(abs(value), lengths, rtol=1e-6, atol=1e-9))) or abs(value) < 1e-9
+
+
 def test_reports():
-    """A damaged report converts to finite numbers, or one sentence says what is wrong."""
+    """A damaged report converts to numbers that stand in it, under names that stand in it, or one
+    sentence says what is wrong. What a flipped digit makes of a number, no text can show."""
     random, told = np.random.default_rng(1), {"read": 0, "refused": 0}
     sources = [(name, notations.convert(REPORT, "ceos", name, form=form))
                for name in notations.NOTATIONS for form in ("text", "json")]
@@ -131,6 +147,14 @@ def test_reports():
             told["refused"] += 1
             continue
         assert all(abs(value) <= 1e11 for value in found.values())
+        lengths, terms = lengths_nm(text), notation_reports.TABLE[source].terms
+        plain = text.upper().replace("_", "")
+        for own, (name, _) in terms.items():
+            parts = [found[key] for key in (name, f"{name}a", f"{name}b") if key in found]
+            if parts:
+                assert own in plain, (text, found)
+                assert all(stands_in(part, lengths) for part in parts) or stands_in(
+                    np.linalg.norm(parts), lengths), (text, found)
         told["read"] += 1
     assert min(told.values()) > REPORTS / 20, told
 

@@ -244,6 +244,12 @@ def test_two_parts_are_not_taken_for_a_size_and_an_angle(report):
     assert to_krivanek("A1 2e-9 1e-4 deg", "ceos")["C12a"] == pytest.approx(2.0)
 
 
+def test_a_number_that_runs_into_the_name_is_none():
+    """Of `C10 = 1.25e-08 m`, what is left when ` = 1` is lost."""
+    with pytest.raises(ValueError, match="expected a name and a value"):
+        convert("C10.25e-08 m", "nion", "krivanek")
+
+
 def test_the_examples_in_the_docstrings():
     assert convert("A1 3.2nm / 45deg", "ceos", "krivanek", form="json") == (
         '{"C12a": 0.0, "C12b": 3.2}'
