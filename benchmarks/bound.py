@@ -52,7 +52,7 @@ def case(seed: int):
 def by_simulator(seed, made, phases, draws):
     """Standard deviations (7,), rad."""
     found = np.asarray(fisher.of_frame(jax.random.key(seed), made, phases,
-                                       fisher.free_places(FREE), GRID, draws=draws), float)
+                                       aberrations.places(FREE), GRID, draws=draws), float)
     spread = 1 / (SPREAD_SD * float(made.focal_spread)) ** 2
     knots = len(made.log_amplitude)
     return _deviations(found, [spread, *[1 / FILM_SD**2] * knots, 1 / NOISE_SD**2])
@@ -60,7 +60,7 @@ def by_simulator(seed, made, phases, draws):
 
 def by_theory(made, phases):
     """The same from the theory."""
-    places = fisher.free_places(FREE)
+    places = aberrations.places(FREE)
     film = 2 * np.interp(hologram.KNOTS, specimen.KNOTS, np.asarray(made.log_amplitude))
     physics = hologram.Physics(*(jnp.asarray(value, jnp.float32) for value in (
         film, [jnp.log(jnp.pi / made.electrons), 0.0, 0.0], jnp.log(made.focal_spread),

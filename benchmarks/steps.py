@@ -25,7 +25,6 @@ import jaxcal
 from benchmarks import closed_loop, provenance
 from jaxcal import decisions, estimation, observation
 from jaxcal import model as models
-from jaxcal.aberrations import indices
 from jaxcal.microscopes import simulated
 from jaxcal.optics import quarter_pi_limits_nm
 
@@ -42,7 +41,7 @@ def one(seed: int, frames: int, model) -> dict:
     for rule in RULES:
         microscope = closed_loop.microscope(seed, refined=True)
         names = tuple(microscope.knob_names)
-        limits = quarter_pi_limits_nm(microscope.optics)[indices(names)]
+        limits = quarter_pi_limits_nm(microscope.optics, names)
         truth = np.array([microscope.truth_nm[name] for name in names])
         shots, settings, seen, answer = [], [], [], None
         errors, deviations = [], []

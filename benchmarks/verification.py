@@ -21,7 +21,6 @@ import numpy as np
 from benchmarks import closed_loop, provenance
 from jaxcal import calibration, estimation, observation, verification
 from jaxcal import model as models
-from jaxcal.aberrations import indices
 from jaxcal.microscopes import simulated
 from jaxcal.optics import quarter_pi_limits_nm
 
@@ -48,7 +47,7 @@ def one(seed: int, model) -> dict:
     microscope = closed_loop.microscope(seed, refined=True)
     optics, settings = microscope.optics, estimation.START
     truth = np.array([microscope.truth_nm[name] for name in simulated.SEVEN])
-    limits = quarter_pi_limits_nm(optics)[indices(simulated.SEVEN)]
+    limits = quarter_pi_limits_nm(optics, simulated.SEVEN)
     left = LEFT_LIMITS * limits * np.random.default_rng([seed, 9]).standard_normal(limits.size)
     odds = {}
     for name, off in cases().items():

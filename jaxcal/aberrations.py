@@ -94,6 +94,11 @@ def indices(names):
     return np.array(places, dtype=int)
 
 
+def places(names) -> tuple[int, ...]:
+    """The same as a tuple, static for JAX."""
+    return tuple(indices(names).tolist())
+
+
 def vector(coefficients):
     """Vector of 25 coefficients from a mapping of names to values; what is not named is 0.
 

@@ -151,7 +151,7 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.P
     first, last = part["strength"].start, part["miss"].stop  # of what each frame has for itself
     z = np.concatenate([point.z[:first], np.zeros(len(steps) * (1 + count)), point.z[last:]])
     phases, physics, slopes = unknowns.frames_of(z, trial)
-    places = tuple(aberrations.indices(problem.free).tolist())
+    places = aberrations.places(problem.free)
 
     def one(k):
         *_, information, _ = posterior.frame_terms(

@@ -274,10 +274,9 @@ def _estimate_one(series, model, arguments):
 
 
 def _limits(instrument):
-    from jaxcal.aberrations import indices
     from jaxcal.optics import quarter_pi_limits_nm
 
-    return quarter_pi_limits_nm(instrument.optics)[indices(instrument.knob_names)]
+    return quarter_pi_limits_nm(instrument.optics, instrument.knob_names)
 
 
 def _write_json(path, answers):

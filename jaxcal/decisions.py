@@ -78,7 +78,7 @@ def tolerance(tolerance_nm, optics: Optics, names) -> np.ndarray:
     Raises:
         ValueError: it is not positive, or neither one number nor one for each knob.
     """
-    limits = quarter_pi_limits_nm(optics)[indices(names)]
+    limits = quarter_pi_limits_nm(optics, names)
     if tolerance_nm is None:
         return limits
     given = np.asarray(tolerance_nm, float)

@@ -6,9 +6,9 @@ batches are dealt out to all devices, also to those of other hosts once
 Instruments need no communication: `share` and `each` deal them out whole.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import cpu_count
 
 import jax
 import jax.numpy as jnp
@@ -87,15 +87,8 @@ def side_by_side(function: Callable, items: Iterable) -> list:
         with jax.default_device(device):
             return function(item)
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         return list(pool.map(on, items))
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def aside(function: Callable) -> Callable:

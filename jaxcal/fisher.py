@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import aberrations, detector, ronchigram, simulation, tiles
+from jaxcal import detector, ronchigram, simulation, tiles
 from jaxcal.simulation import Grid, Instrument
 from jaxcal.spectra import Disc
 
@@ -123,8 +123,3 @@ def of_frame(key, instrument: Instrument, phases, places, grid: Grid, draws: int
     sample = spectra_sample(instrument, phases, places, grid)
     vector = pack(parameters_of(instrument, phases, places))
     return information(sample, vector, jax.random.split(key, draws), jnp.asarray(weights()))
-
-
-def free_places(names) -> tuple[int, ...]:
-    """Static places of the aberrations named."""
-    return tuple(aberrations.indices(names).tolist())

@@ -106,7 +106,7 @@ def identifiability(knobs_nm, knob_names, optics: Optics, *, x0_nm=None, sd_nm=N
                          f"{electrons}: leave them out for {DRAWS} and {ELECTRONS:.2g}")
     middle, spread = (_each("x0_nm", x0_nm, names, 0.0),
                       _each("sd_nm", sd_nm, names, unknowns.state_sd_nm(names)))
-    limits = limits_nm(optics, names)
+    limits = quarter_pi_limits_nm(optics, names)
     problem = planned(knobs, names, optics, electrons)
     rows = [problem.free.index(name) for name in names]
     random = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def planned(knobs_nm, knob_names, optics: Optics, electrons: float = ELECTRONS) 
 def one_draw(z, problem: Problem):
     """Covariance (P, P) of the knobs' x0, nm^2, and the log odds against the mirror image at z."""
     phases, physics, slopes = unknowns.frames_of(z, problem)
-    places = tuple(aberrations.indices(problem.free).tolist())
+    places = aberrations.places(problem.free)
     wrong = turned_twice(z, problem)
     size = z.size
     fisher, pull, energy = np.eye(size), np.zeros(size), 0.0
@@ -171,7 +171,7 @@ def turned_twice(z, problem: Problem):
 def one_setting(knobs_nm, knob_names, optics: Optics) -> bool:
     """Whether frames at the settings (T, P), nm, all show one state: none can decide the sign."""
     knobs = np.asarray(knobs_nm, float)
-    return bool(np.all(np.ptp(knobs, axis=0) <= SAME * limits_nm(optics, knob_names)))
+    return bool(np.all(np.ptp(knobs, axis=0) <= SAME * quarter_pi_limits_nm(optics, knob_names)))
 
 
 def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
@@ -195,12 +195,7 @@ def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
         raise ValueError(
             f"the knobs' limits should leave room for a step, got {_list(knob_names, reach)}: a "
             f"state and its mirror image show the same until a knob is turned; allow a step, "
-            f"{_step(knob_names, limits_nm(optics, knob_names))}")
-
-
-def limits_nm(optics: Optics, names) -> np.ndarray:
-    """pi/4 limits (P,) of the knobs, nm."""
-    return quarter_pi_limits_nm(optics)[aberrations.indices(names)]
+            f"{_step(knob_names, quarter_pi_limits_nm(optics, knob_names))}")
 
 
 def _message(told: Identifiability, knobs) -> str:

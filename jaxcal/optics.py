@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcal.aberrations import ORDER
+from jaxcal.aberrations import NAMES, ORDER, indices
 
 # CODATA 2018; the first three are exact.
 PLANCK_J_S = 6.62607015e-34
@@ -156,15 +156,18 @@ def edge_waves(optics):
     return edge_phases(optics) / (2 * np.pi)
 
 
-def quarter_pi_limits_nm(optics):
+def quarter_pi_limits_nm(optics, names=NAMES):
     """Size of each coefficient that alone brings the phase at the aperture edge to pi/4.
 
         |C_nm| = (lambda/8) (n+1) / alpha^(n+1)
 
+    Args:
+        names: P Krivanek names; all 25 where none are given.
+
     Returns:
-        (25,) float64 NumPy array, nm.
+        (P,) float64 NumPy array, nm.
     """
-    return np.pi / 4 / edge_phases(optics)
+    return np.pi / 4 / edge_phases(optics)[indices(names)]
 
 
 def _energy(energy_keV):

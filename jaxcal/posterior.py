@@ -73,7 +73,7 @@ def prepare(free, several: bool) -> Callable[[], None]:
         free: names of the free aberrations.
         several: for more than one start, which are compared on the lower frequencies first.
     """
-    places = tuple(aberrations.indices(free).tolist())
+    places = aberrations.places(free)
     device = jax.config.jax_default_device
     waits = [_compiled(places, layouts, device)
              for layouts in ((tiles.LAYOUTS, (tiles.GLIMPSE,)) if several else (tiles.LAYOUTS,))]
@@ -107,7 +107,7 @@ def evaluate(z, problem: Problem) -> Point:
     frame. Such windows are charged what the theory would fail by.
     """
     phases, physics, slopes = frames_of(z, problem)
-    places = tuple(aberrations.indices(problem.free).tolist())
+    places = aberrations.places(problem.free)
     bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
 
     def one(k):

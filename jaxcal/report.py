@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from jaxcal import answers, figures
-from jaxcal.aberrations import indices
 from jaxcal.files import write_text
 from jaxcal.optics import quarter_pi_limits_nm
 from jaxcal.results import limit_name, standard_deviation
@@ -64,7 +63,7 @@ class _Run:
             self.truth_nm = truth[0] if truth else None
             self.history, self.verification, self.applied_nm, self.verdict = (), None, None, None
             self.true_left_nm = None
-        quarter_pi = quarter_pi_limits_nm(self.series.optics)[indices(self.series.knob_names)]
+        quarter_pi = quarter_pi_limits_nm(self.series.optics, self.series.knob_names)
         self.limits_nm = np.asarray(getattr(run, "limits_nm", quarter_pi), float)
         self.limit = limit_name(self.limits_nm, quarter_pi)
         self.names = self.estimate.knob_names

@@ -100,12 +100,21 @@ def log_spectrum(frame, disc: Disc):
     Raises:
         ValueError: the disc is too small, see `check_disc`.
     """
+    return _log_spectrum(*to_size(frame, disc))
+
+
+def to_size(frame, disc: Disc):
+    """A frame (H, W) and its disc binned by an integer where it is larger than needed: checked.
+
+    Raises:
+        ValueError: the disc is too small, see `check_disc`.
+    """
     check_disc(disc)
     factor = max(1, int(disc.radius / LARGEST_RADIUS * 2))
     column, row, radius, ellipticity = (np.float32(place) for place in disc)
     shift = np.float32(0.5 * (factor - 1))
-    small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
-    return _log_spectrum(binned(np.asarray(frame), factor), small)
+    return binned(np.asarray(frame), factor), Disc(
+        (column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
 
 
 @jax.jit
@@ -149,6 +158,14 @@ def _median_of_nine(images):
     return sort(sort(*low)[2], sort(*middle)[1], sort(*high)[0])[1]
 
 
+def angles(shape, disc: Disc):
+    """Angles (W,) of the columns and (H,) of the rows of a frame (H, W), in aperture radii."""
+    height, width = shape
+    radius_x, radius_y = (disc.radius * (1 + s * disc.ellipticity) for s in (1, -1))
+    return ((jnp.arange(width, dtype=disc.radius.dtype) - disc.column) / radius_x,
+            (jnp.arange(height, dtype=disc.radius.dtype) - disc.row) / radius_y)
+
+
 def power_spectrum(frame, disc: Disc):
     """Power spectrum (ROWS, COLUMNS) of the contrast inside the disc, per unit of solid angle.
 
@@ -159,12 +176,9 @@ def power_spectrum(frame, disc: Disc):
     """
     frame = jnp.asarray(frame)
     frame = frame.astype(jnp.result_type(frame, jnp.float32))  # counts may be integers
-    height, width = frame.shape
     dtype = frame.dtype
     disc = Disc(*(jnp.asarray(place, dtype) for place in disc))
-    radius_x, radius_y = (disc.radius * (1 + s * disc.ellipticity) for s in (1, -1))
-    x = (jnp.arange(width, dtype=dtype) - disc.column) / radius_x
-    y = (jnp.arange(height, dtype=dtype) - disc.row) / radius_y
+    x, y = angles(frame.shape, disc)
     weight = window(jnp.sqrt(x[None, :] ** 2 + y[:, None] ** 2))
     mean = jnp.sum(weight * frame) / jnp.sum(weight)
     contrast = weight * (frame / mean - 1.0)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal.spectra import LARGEST_RADIUS, Disc, binned, check_disc, without_hot_pixels
+from jaxcal.spectra import Disc, angles, to_size, without_hot_pixels
 
 FLAT, END = 0.85, 0.98  # the windows' common taper towards the aperture's edge
 WING = 3.0  # width of the wings of a window's transform, cycles per aperture radius
@@ -139,12 +139,8 @@ def tile_spectra(frame, disc: Disc, dark: float = 0.0) -> tuple[np.ndarray, ...]
     Raises:
         ValueError: the disc is too small, see `jaxcal.spectra.check_disc`.
     """
-    check_disc(disc)
-    factor = max(1, int(disc.radius / LARGEST_RADIUS * 2))
-    column, row, radius, ellipticity = (np.float32(place) for place in disc)
-    shift = np.float32(0.5 * (factor - 1))
-    small = Disc((column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
-    power = _tile_spectra(binned(np.asarray(frame), factor) - np.float32(dark), small)
+    frame, disc = to_size(frame, disc)
+    power = _tile_spectra(frame - np.float32(dark), disc)
     return tuple(np.asarray(part, np.float32) for part in power)
 
 
@@ -161,11 +157,8 @@ def power_spectra(frame, disc: Disc, layout: Layout):
     """
     frame = jnp.asarray(frame)
     dtype = jnp.result_type(frame, jnp.float32)  # counts may be integers
-    height, width = frame.shape
     disc = Disc(*(jnp.asarray(place, dtype) for place in disc))
-    radius_x, radius_y = (disc.radius * (1 + s * disc.ellipticity) for s in (1, -1))
-    x = (jnp.arange(width, dtype=dtype) - disc.column) / radius_x
-    y = (jnp.arange(height, dtype=dtype) - disc.row) / radius_y
+    x, y = angles(frame.shape, disc)
     edge = taper(jnp.sqrt(x[None, :] ** 2 + y[:, None] ** 2))
     fx, fy = (jnp.asarray(line, dtype) for line in layout.lines)
     wave_x, wave_y = 2 * jnp.pi * x[:, None] * fx, 2 * jnp.pi * fy[:, None] * y

@@ -180,7 +180,7 @@ def combined(mean, covariance, climbed, width, theory):
 
 def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     """Whether the instrument is within limits (P,), the pi/4 limits where None, at a setting."""
-    limits = (quarter_pi_limits_nm(tracked.optics)[indices(tracked.knob_names)]
+    limits = (quarter_pi_limits_nm(tracked.optics, tracked.knob_names)
               if limits_nm is None else np.asarray(limits_nm, float))
     inside = answers.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)

@@ -64,7 +64,7 @@ def test_parameters_are_those_of_the_instrument():
     optics = Optics(200.0, 20.0, 0.2)
     made = simulation.draw_instrument(
         jax.random.key(0), edge_phases(optics), 1 / optics.length_unit_nm)
-    places = fisher.free_places(("C10", "C30"))
+    places = aberrations.places(("C10", "C30"))
     phases = jnp.arange(25.0)
     packed = fisher.pack(fisher.parameters_of(made, phases, places))
     assert_allclose(packed[:2], [0.0, 7.0])
@@ -91,7 +91,7 @@ def test_the_simulator_and_the_theory_agree_on_the_information():
         focal_spread=3 * per_nm[0], electrons=100 * np.pi * 115.0**2)
     made = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), made)
     names = aberrations.NAMES[:7]
-    places = fisher.free_places(names)
+    places = aberrations.places(names)
     state = aberrations.vector({"C10": 60.0, "C12a": -30.0, "C12b": 20.0, "C21a": 100.0})
     phases = jnp.asarray(state * per_nm, jnp.float32)
     found = np.asarray(fisher.of_frame(

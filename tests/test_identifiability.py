@@ -60,7 +60,7 @@ def windows(phases, physics, places, layout):
 def expected(z, problem):
     """Expected spectra of every frame."""
     phases, physics, _ = unknowns.frames_of(z, problem)
-    places = tuple(aberrations.indices(problem.free).tolist())
+    places = aberrations.places(problem.free)
     return tuple(tuple(np.asarray(windows(np.float32(p), made, places, layout))
                        for layout in tiles.LAYOUTS)
                  for p, made in zip(phases, physics, strict=True))

@@ -97,6 +97,6 @@ def errors(residual, knob_names, optics) -> tuple[float, float]:
     """Root mean square over C10, C12a, C12b in nm, and over all knobs in pi/4 limits."""
     residual = np.asarray(residual, float)
     first = [k for k, name in enumerate(knob_names) if name in ("C10", "C12a", "C12b")]
-    limits = quarter_pi_limits_nm(optics)[indices(knob_names)]
+    limits = quarter_pi_limits_nm(optics, knob_names)
     return (float(np.sqrt(np.mean(residual[first] ** 2))),
             float(np.sqrt(np.mean((residual / limits) ** 2))))

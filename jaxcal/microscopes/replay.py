@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from jaxcal.aberrations import indices
 from jaxcal.microscopes.protocol import Past, settings
 from jaxcal.optics import quarter_pi_limits_nm
 
@@ -31,7 +30,7 @@ class ReplayMicroscope:
         self.series = series
         self.knob_names, self.optics = series.knob_names, series.optics
         self.name = series.name or "replay"
-        self._limits = quarter_pi_limits_nm(series.optics)[indices(series.knob_names)]
+        self._limits = quarter_pi_limits_nm(series.optics, series.knob_names)
         self._shown = np.zeros(len(series), bool)
         self.set(np.zeros(len(self.knob_names)))
 

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from .aberrations import ORDER
+from .aberrations import NAMES, ORDER
 
 _PLANCK = 6.62607015e-34  # J s
 _CHARGE = 1.602176634e-19  # C
@@ -40,7 +40,8 @@ def edge_waves(optics):
     return alpha ** (ORDER + 1.0) / (ORDER + 1) / wavelength_nm(optics.energy_keV)
 
 
-def quarter_pi_limits_nm(optics):
-    """(lambda/8)(n+1)/alpha^(n+1), (25,), nm."""
+def quarter_pi_limits_nm(optics, names=NAMES):
+    """(lambda/8)(n+1)/alpha^(n+1), (P,), nm."""
+    order = ORDER[[NAMES.index(name) for name in names]]
     alpha = optics.semi_angle_mrad / 1000
-    return wavelength_nm(optics.energy_keV) / 8 * (ORDER + 1) / alpha ** (ORDER + 1.0)
+    return wavelength_nm(optics.energy_keV) / 8 * (order + 1) / alpha ** (order + 1.0)
