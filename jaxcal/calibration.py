@@ -23,7 +23,9 @@ __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estim
 
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
-DOUBTED = 15.0  # log odds from which on a verification frame is taken to show another state
+# Log odds from which on a verification frame is taken to show another state: more than right frames
+# come to (benchmarks/verification.py).
+DOUBTED = 15.0
 ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
              "there, take more frames; a knob may not have arrived")
 TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"

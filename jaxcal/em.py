@@ -21,7 +21,7 @@ import optax
 
 from jaxcal import devices, latent_map
 
-EXCLUDED = 1e4  # noise factor of a frame that is left out: it weighs nothing
+EXCLUDED = 10 * latent_map.LEFT_OUT  # noise factor of a frame that is left out: it weighs nothing
 
 
 class Experiment(NamedTuple):

@@ -7,6 +7,8 @@ the spectra contain.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ PRIOR_SD_NM = {1: 150.0, 2: 400.0}  # of x0 by order, about zero, for EM
 PADDED = 4  # frames are padded to a multiple, so that one compiled program serves many lengths
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
 DECIDED = 0.95  # weight of one mode above which the others are out
-EXCLUDED = 0.05  # probability of a drift up to which it is not spoken of
+UNSPOKEN = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 GAIN_STEPS = 8  # M-steps then where it is asked for the actuator matrix, which moves the states
 UNLIKE = 0.2  # nats a bin, `Model.look`, above which a frame is unlike anything trained on
@@ -60,8 +62,7 @@ def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False,
     """
     frames = len(latents)
     length = frames if length is None else length
-    known = [k for k, name in enumerate(knob_names) if name in STATES]
-    columns = [STATES.index(knob_names[k]) for k in known]
+    columns, known = _columns(knob_names)
     knobs = np.zeros((length, len(STATES)))
     knobs[:frames, columns] = np.asarray(knobs_nm)[:, known]
     noise = np.full(length, em.EXCLUDED)
@@ -140,9 +141,41 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
             there instead of from EM.
     """
     start = time.perf_counter()
+    frames = _look(observations, series, model)
     report = progress or (lambda message, fraction: None)
+    by_em = partial(_by_em, frames, series, model, seed=seed, published=published, report=report,
+                    length=length or PADDED * -(-len(frames.numbers) // PADDED))
+    if published or not refined:
+        result, data = by_em(settings or em.DEFAULT, actuator, 1.0)
+        answer, found = _summary(result, data, series, frames), None
+    else:
+        answer, found = _by_spectra(frames, series, by_em, settings, actuator, before, report)
+    answer = _remarked(answer, frames, series, found)
+    return replace(answer, seconds=time.perf_counter() - start)
+
+
+class _Frames(NamedTuple):
+    """What is seen of the T frames that can be used.
+
+    numbers: theirs; rejected: ((number, reason), ...) of the others; observations; images
+    (T, 128, 64), log; latents (T, D); misfit (T,), see `Model.look`; radius: of the aperture's
+    image, pixels; optics: with the semi-angle as measured.
+    """
+
+    numbers: list[int]
+    rejected: tuple[tuple[int, str], ...]
+    observations: list[observation.Observation]
+    images: np.ndarray
+    latents: np.ndarray
+    misfit: np.ndarray
+    radius: float
+    optics: Optics
+
+
+def _look(observations, series: Series, model: models.Model) -> _Frames:
     good = [k for k, seen in enumerate(observations) if seen.fault is None]
-    rejected = [(k, seen.fault) for k, seen in enumerate(observations) if seen.fault is not None]
+    rejected = tuple((k, seen.fault) for k, seen in enumerate(observations)
+                     if seen.fault is not None)
     if not good:
         number, fault = rejected[0]
         raise SeriesError(f"no frame can be used, the first because: {fault}",
@@ -152,61 +185,68 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
     looked = [model.look(image[None]) for image in images]  # one program for any number of frames
     latents, misfit = (np.concatenate(part) for part in zip(*looked, strict=True))
     radius, _ = observation.camera_of(usable)
-    optics = observation.measured_optics(series.optics, radius)
-    length = length or PADDED * -(-len(good) // PADDED)
-    goes_on = refined and not published
+    return _Frames(good, rejected, usable, images, latents, misfit, radius,
+                   observation.measured_optics(series.optics, radius))
 
+
+def _by_em(frames: _Frames, series: Series, model: models.Model, settings: em.Settings,
+           actuator: bool, share: float, *, seed, published, length, report):
+    """EM's result and what it was given; it has ``share`` of the progress."""
+    data = experiment(frames.latents, series.knobs_nm[frames.numbers], series.knob_names,
+                      frames.optics, actuator=actuator, length=length)
+    return em.run(jax.random.key(seed), data, model.flat_map if published else model.map, settings,
+                  progress=lambda told, fraction: report(
+                      told, None if fraction is None else share * fraction)), data
+
+
+def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | None,
+                actuator: bool, before: Estimate | None, report):
+    """The answer of the refinement, and the refinement: from where an earlier one ended, or from
+    EM's modes; and from those of another EM where the knobs turn out to act far from told."""
     def posed():
-        problem = unknowns.problem(
-            observation.measured(usable, series, good), series.knob_names, optics, radius)
+        measured = observation.measured(frames.observations, series, frames.numbers)
+        problem = unknowns.problem(measured, series.knob_names, frames.optics, frames.radius)
         return unknowns.with_actuator(problem) if actuator else problem
-
-    def by_latents(actuator, settings, share):
-        """EM's result and what it was given."""
-        data = experiment(latents, series.knobs_nm[good], series.knob_names, optics,
-                          actuator=actuator, length=length)
-        return em.run(
-            jax.random.key(seed), data, model.flat_map if published else model.map,
-            settings, progress=lambda told, fraction: report(
-                told, None if fraction is None else share * fraction)), data
 
     def refined_from(problem, starts, share):
         return refine.solve(problem, starts, progress=lambda told, fraction: report(
             told, share + (1 - share) * fraction))
 
-    if goes_on and before is not None and before.refinement is not None:
+    if before is not None and before.refinement is not None:
         share = 0.0
-        answer = replace(before, iterations=0, frame_numbers=tuple(good), latents=latents,
-                         spectra=images, rejected_frames=tuple(rejected))
+        answer = replace(before, iterations=0, frame_numbers=tuple(frames.numbers),
+                         latents=frames.latents, spectra=frames.images,
+                         rejected_frames=frames.rejected)
         problem, starts = refine.resume(posed(), before.refinement)
     else:
-        settings = settings or _usual(goes_on, actuator)
-        share = 1.0 if not goes_on else 0.5 if settings.iterations else 0.0
-        if goes_on:  # while EM runs
-            compiled, coming = _prepare(series, optics), devices.aside(posed)
-        result, data = by_latents(actuator, settings, share)
-        answer = _summary(result, data, series, good, rejected, latents, images)
-        if goes_on:
-            problem, _ = coming(), compiled()
-            starts = _starts(result, data, series, problem)
-    if goes_on:
-        found = refined_from(problem, starts, share)
-        if found.far_off and not _asked_for_gains(problem, before):
-            report("how the knobs act, from the start", share)
-            again = (settings or START)._replace(iterations=GAIN_STEPS)
-            wider = unknowns.with_actuator(problem)
-            found = refine.likelier(found, refined_from(
-                wider, _starts(*by_latents(True, again, 0.5), series, wider), 0.5))
-        answer = _refined(answer, found, series, asked=actuator)
-    wrong = inconsistency.findings(series.optics, radius, found if goes_on else None)
+        settings = settings or START._replace(iterations=GAIN_STEPS if actuator else 0)
+        share = 0.5 if settings.iterations else 0.0
+        compiled, coming = _prepare(series, frames.optics), devices.aside(posed)  # while EM runs
+        result, data = by_em(settings, actuator, share)
+        answer = _summary(result, data, series, frames)
+        problem, _ = coming(), compiled()
+        starts = _starts(result, data, series, problem)
+    found = refined_from(problem, starts, share)
+    if found.far_off and not _asked_for_gains(problem, before):
+        report("how the knobs act, from the start", share)
+        again = (settings or START)._replace(iterations=GAIN_STEPS)
+        wider = unknowns.with_actuator(problem)
+        found = refine.likelier(found, refined_from(
+            wider, _starts(*by_em(again, True, 0.5), series, wider), 0.5))
+    return _refined(answer, found, series, asked=actuator), found
+
+
+def _remarked(answer: Estimate, frames: _Frames, series: Series, found) -> Estimate:
+    """The answer with what else is to be said of it: optics told wrong, all frames at one setting,
+    frames unlike anything trained on."""
+    wrong = inconsistency.findings(series.optics, frames.radius, found)
     answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
-    answer = _compared(answer, {number: float(far) for number, far in zip(
-        good, misfit, strict=True) if not far < UNLIKE})
-    return replace(answer, seconds=time.perf_counter() - start)
+    return _compared(answer, {number: float(far) for number, far in zip(
+        frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
 
 
 def _asked_for_gains(problem, before: Estimate | None) -> bool:
@@ -227,13 +267,6 @@ def _compared(answer: Estimate, unlike: dict[int, float]) -> Estimate:
         return replace(answer, message=f"{answer.message}; {told}")
     message = f"not decided: {answer.message.removeprefix('not decided: ')}"
     return replace(answer, converged=False, message=f"{message}; half and more of the {told}")
-
-
-def _usual(goes_on: bool, actuator: bool) -> em.Settings:
-    """Of EM where none are given."""
-    if not goes_on:
-        return em.DEFAULT
-    return START._replace(iterations=GAIN_STEPS) if actuator else START
 
 
 def _prepare(series: Series, optics: Optics) -> Callable[[], None]:
@@ -270,7 +303,7 @@ def _actuator(result, data, knob_names) -> np.ndarray:
     return gain
 
 
-def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
+def _summary(result, data, series: Series, frames: _Frames) -> Estimate:
     """EM's answer; knobs that the map does not know stay at the prior's mean."""
     columns, known = _columns(series.knob_names)
     count = len(series.knob_names)
@@ -291,11 +324,11 @@ def _summary(result, data, series, good, rejected, latents, images) -> Estimate:
     return Estimate(
         knob_names=tuple(series.knob_names), x0_nm=x0, covariance_nm2=covariance,
         tuned_knobs_nm=-inverse @ x0, tuned_covariance_nm2=inverse @ covariance @ inverse.T,
-        modes=found, frames_used=len(good), rejected_frames=tuple(rejected),
+        modes=found, frames_used=len(frames.numbers), rejected_frames=frames.rejected,
         converged=bool(decided and result.converged), message=message,
         iterations=result.iterations, seconds=0.0, actuator=gain,
-        frame_numbers=tuple(good), latents=latents, spectra=images,
-        states_nm=x0 + series.knobs_nm[good] @ gain.T, posterior=(result, data))
+        frame_numbers=tuple(frames.numbers), latents=frames.latents, spectra=frames.images,
+        states_nm=x0 + series.knobs_nm[frames.numbers] @ gain.T, posterior=(result, data))
 
 
 def _undecided(found) -> str:
@@ -319,7 +352,7 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
             series.knob_names, np.diag(best.gain), strict=True))
         told += (f"; gains {gains}, drift estimated along" if asked else
                  f"; the knobs do not act as told: gains {gains}, drift estimated along")
-    elif best.drifts > EXCLUDED:
+    elif best.drifts > UNSPOKEN:
         drift = ", ".join(f"{name} {nm:+.1f}" for name, nm, order in zip(
             series.knob_names, best.drift_nm, ORDER[indices(series.knob_names)], strict=True)
             if order == 1)

@@ -25,7 +25,9 @@ from jaxcal.unknowns import (
     with_drift,
 )
 
-THEORY_WAVES = 0.034, 0.01  # the theory's own error at the aperture's edge, first order, higher
+# The theory's own error at the aperture's edge, of the first order and of higher ones, set with
+# simulated instruments (benchmarks/coverage.py).
+THEORY_WAVES = 0.034, 0.01
 DRIFTS = 0.2  # probability, before any frame is seen, that an instrument drifts
 
 
@@ -87,7 +89,7 @@ def solution(point: Point, problem: Problem, settled: bool,
     _, inverse, _ = tuning(found, problem)
     if drifts is None:
         drifts = float(asked(problem, "drift"))
-        parts = [(1.0, point.z, _inverse(point, problem))]
+        parts = [(1.0, point.z, _covariance(point, problem))]
     else:
         parts = [(drifts, *_nearby(point, with_drift(problem))),
                  (1 - drifts, *_nearby(still(point, problem), at_rest(problem)))]
@@ -98,13 +100,14 @@ def solution(point: Point, problem: Problem, settled: bool,
         of_state, of_tuned = derivatives(z, problem)
         states.append((x0, of_state @ covariance @ of_state.T))
         settings.append((tuned, of_tuned @ covariance @ of_tuned.T))
-    x0, of_state = mixture(weights, states)
-    tuned, of_tuned = mixture(weights, settings)
+    x0, x0_covariance = mixture(weights, states)
+    tuned, tuned_covariance = mixture(weights, settings)
     own, misses = theory_nm2(problem), misses_nm(point, problem)
-    of_tuned = of_tuned + inverse @ (own + np.diag(misses**2)) @ inverse.T
+    tuned_covariance = tuned_covariance + inverse @ (own + np.diag(misses**2)) @ inverse.T
     drift = sum(weight * decode(z, problem).drift for weight, z, _ in parts)
-    return Solution(point, x0, of_state + own, tuned, of_tuned, np.eye(len(x0)) + found.gain,
-                    drift, drifts, misses, log_evidence(point, problem), settled)
+    return Solution(point, x0, x0_covariance + own, tuned, tuned_covariance,
+                    np.eye(len(x0)) + found.gain, drift, drifts, misses,
+                    log_evidence(point, problem), settled)
 
 
 def mixture(weights, parts, middle=None):
@@ -137,7 +140,7 @@ def still(point: Point, problem: Problem) -> Point:
 
 def _nearby(point: Point, problem: Problem):
     """Mean (Z,) and covariance (Z, Z) of a problem's z, to second order about a point."""
-    covariance = _inverse(point, problem)
+    covariance = _covariance(point, problem)
     return point.z - covariance @ point.gradient, covariance
 
 
@@ -163,19 +166,19 @@ def derivatives(z, problem: Problem):
 
 def covariances(point: Point, problem: Problem):
     """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
-    covariance = _inverse(point, problem)
+    covariance = _covariance(point, problem)
     of_state, of_tuned = derivatives(point.z, problem)
     return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
 
 
 def misses_nm(point: Point, problem: Problem) -> np.ndarray:
     """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
-    moment = np.where(problem.active, point.z**2 + np.diag(_inverse(point, problem)), 0.0)
+    moment = np.where(problem.active, point.z**2 + np.diag(_covariance(point, problem)), 0.0)
     moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
     return np.sqrt((moment * problem.sd.miss**2).mean(0))
 
 
-def _inverse(point: Point, problem: Problem) -> np.ndarray:
+def _covariance(point: Point, problem: Problem) -> np.ndarray:
     """Covariance (Z, Z) of z, zero for what is not estimated."""
     active = np.flatnonzero(problem.active)
     covariance = np.zeros_like(point.fisher)

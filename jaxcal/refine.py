@@ -181,34 +181,60 @@ def wanted(problem: Problem, points, steps: int, report):
     """The problem with what the frames ask for besides, another scale between knobs and optics, a
     drift, the actuator matrix, or what the knobs miss their settings by, and where the climbs of
     the points end in it."""
-    def freed(wider):
-        return _front([climb(wider, point, steps)[0] for point in points], wider)
+    for ask in (_scale, _drift, _actuator, _misses):
+        problem, points = ask(problem, points, steps, report)
+    return problem, points
 
-    if enough(problem) and abs(off_scale(points[0], problem)) > OFF_SCALE:
-        report("fitting the scale between knobs and optics", 0.65)
-        wider = with_scale(problem)
-        far = climbed(wider, [rescaled(point.z, problem, wider) for point in points], 2 * steps)
-        ends = [climb(wider, top, SETTLING) for top in _front(far, wider)]
-        if (all(settled for _, settled in ends) and log_evidence(ends[0][0], wider)
-                > log_evidence(points[0], problem) + BELIEVED):
-            problem, points = set_aside(wider, [top for top, _ in ends], steps)
+
+def _freed(wider: Problem, points, steps: int) -> list[Point]:
+    """Where the climbs of the points end in a wider problem."""
+    return _front([climb(wider, point, steps)[0] for point in points], wider)
+
+
+def _scale(problem: Problem, points, steps: int, report):
+    """With another scale between knobs and optics, where that is believed; of `wanted`."""
+    if not enough(problem) or abs(off_scale(points[0], problem)) <= OFF_SCALE:
+        return problem, points
+    report("fitting the scale between knobs and optics", 0.65)
+    wider = with_scale(problem)
+    far = climbed(wider, [rescaled(point.z, problem, wider) for point in points], 2 * steps)
+    ends = [climb(wider, top, SETTLING) for top in _front(far, wider)]
+    believed = log_evidence(ends[0][0], wider) > log_evidence(points[0], problem) + BELIEVED
+    if not believed or not all(settled for _, settled in ends):
+        return problem, points
+    return set_aside(wider, [top for top, _ in ends], steps)
+
+
+def _drift(problem: Problem, points, steps: int, report):
+    """With a drift, where that is likelier than none; of `wanted`."""
+    if not enough(problem) or drift_probability(points[0], problem) <= LIKELY:
+        return problem, points
+    report("fitting a drift", 0.7)
     wider = with_drift(problem)
-    if enough(problem) and drift_probability(points[0], problem) > LIKELY:
-        report("fitting a drift", 0.7)
-        problem, points = set_aside(wider, freed(wider), steps)
-    # of knobs that miss and knobs that turn otherwise than told the likelier is believed
+    return set_aside(wider, _freed(wider, points, steps), steps)
+
+
+def _actuator(problem: Problem, points, steps: int, report):
+    """With the actuator matrix, where that is believed; of `wanted`. Of knobs that miss and knobs
+    that act otherwise than told the likelier is believed."""
     wider = with_actuator(problem)
     needed = max(BELIEVED, rise(with_misses(problem), points[0], problem))
-    if rise(wider, points[0], problem) > 0.5 * needed:  # the second order falls short of a long way
-        report("fitting how the knobs act", 0.8)
-        ends = freed(wider)
-        if log_evidence(ends[0], wider) > log_evidence(points[0], problem) + needed:
-            problem, points = set_aside(wider, ends, steps)
+    if rise(wider, points[0], problem) <= 0.5 * needed:  # to second order, short of a long way
+        return problem, points
+    report("fitting how the knobs act", 0.8)
+    ends = _freed(wider, points, steps)
+    if log_evidence(ends[0], wider) <= log_evidence(points[0], problem) + needed:
+        return problem, points
+    return set_aside(wider, ends, steps)
+
+
+def _misses(problem: Problem, points, steps: int, report):
+    """With what the knobs miss their settings by, where that is believed; of `wanted`."""
     wider = with_misses(problem)
-    if rise(wider, points[0], problem) > BELIEVED:
-        report("fitting what the knobs miss", 0.9)
-        problem, points = set_aside(wider, freed(wider), steps)
-    return problem, points
+    if rise(wider, points[0], problem) <= BELIEVED:
+        return problem, points
+    report("fitting what the knobs miss", 0.9)
+    return set_aside(wider, _freed(wider, points, steps), steps)
 
 
 def solve(problem: Problem, starts, steps: int = STEPS, progress=None) -> Refinement:

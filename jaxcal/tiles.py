@@ -124,6 +124,8 @@ def _ring(distance):
     return np.concatenate([np.zeros((1, 2)), around])
 
 
+# Widths and rings cover the disc once; the weights were set with simulated instruments
+# (benchmarks/coverage.py).
 TILES = Layout(width=0.26, centres=_ring(0.65), spacing=1.0, highest=22.0, weight=0.4)
 WHOLE = Layout(width=0.45, centres=np.zeros((1, 2)), spacing=0.5, highest=10.0, weight=0.26)
 LAYOUTS = (TILES, WHOLE)

@@ -25,7 +25,7 @@ from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
 
 HOUR = 3600.0
-CONSISTENT = 16.0  # squared deviations, a knob, by which a frame may surprise
+SURPRISE = 16.0  # squared deviations, a knob, by which a frame may surprise
 STEPS = 15  # of the climb
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
@@ -188,7 +188,7 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
     known = known and best >= inside + HELPS
     beyond = np.abs(tunes) > tracked.largest_nm
-    surprised = tracked.surprise > CONSISTENT
+    surprised = tracked.surprise > SURPRISE
     correct = inside < CONFIDENCE and known and not surprised and not np.any(beyond)
     message = f"within the limits with {100 * inside:.0f} %"
     if correct:

@@ -190,5 +190,5 @@ def test_frames_bring_a_drifting_state_back():
         state = tracking.look(state, microscope.acquire(), knobs)
         off, sd = state.x0_nm - TRUTH - drift, np.sqrt(np.diag(state.covariance_nm2))
         assert np.all(np.abs(off) < 3 * sd) and np.all(sd < before)
-        assert state.surprise < tracking.CONSISTENT
+        assert state.surprise < tracking.SURPRISE
     assert np.linalg.norm(off) < 0.5 * np.linalg.norm(drift)
