@@ -10,7 +10,7 @@ import numpy as np
 import jaxcal
 from jaxcal.microscopes import InstrumentError, Past
 
-METRE = 1e-9  # a nanometre in the column's unit. HERE
+NM = 1e-9  # in the column's unit. HERE
 
 
 class MyMicroscope:
@@ -31,7 +31,7 @@ class MyMicroscope:
         beyond = np.flatnonzero(np.abs(wanted) > self.limits_nm)
         if beyond.size:  # before anything moves
             raise ValueError(f"{self.knob_names[beyond[0]]} was asked beyond its limit")
-        for name, value in zip(self.knob_names, self._start + METRE * wanted, strict=True):
+        for name, value in zip(self.knob_names, self._start + NM * wanted, strict=True):
             if not self._column.move(name, value):  # names, signs and unit of the column. HERE
                 raise InstrumentError(f"{name} did not arrive at {value:g}")
 
@@ -43,7 +43,7 @@ class MyMicroscope:
     @property
     def knobs_nm(self):
         """Where the knobs stand, (P,) nm; to be left out where a column cannot be asked."""
-        return (self._read() - self._start) / METRE
+        return (self._read() - self._start) / NM
 
     # For runs that are continued after a crash; both to be left out where a column cannot be asked.
 

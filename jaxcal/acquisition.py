@@ -159,8 +159,8 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.P
         return np.asarray(information, float)
 
     then = replace(problem, measured=measured._replace(last=measured.last + 1))
-    _, inverse, _ = laplace.tuning(unknowns.decode(point.z, then), then)
-    wanted = np.linalg.solve(inverse, laplace.derivatives(point.z, then)[1][:, active])
+    actuator = np.eye(count) + unknowns.decode(point.z, then).gain
+    wanted = actuator @ laplace.derivatives(point.z, then)[1][:, active]
     wanted /= np.reshape(tolerance_nm, (-1, 1))
 
     def left(information):

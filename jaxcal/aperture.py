@@ -10,10 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import disc_fit
-from jaxcal.spectra import END, Disc, binned
-
-NOMINAL_TOLERANCE = 0.15
-"""A radius further from the nominal one than this fraction points to wrong nominal values."""
+from jaxcal.spectra import END, OFF_NOMINAL, Disc, binned
 
 _TABLE = "check semi_angle_mrad and pixel_mrad, and that the aperture is inserted"
 
@@ -54,7 +51,7 @@ def find_disc(frame, nominal_radius):
     Args:
         frame: (H, W) counts of any real type.
         nominal_radius: expected radius, pixels (``Optics.radius_pixels``). A disc of half to twice
-            that is found, but further off than NOMINAL_TOLERANCE it is a fault.
+            that is found, but further off than OFF_NOMINAL it is a fault.
 
     Returns:
         (Disc, Quality): centre and radius of the half-level edge, pixels (centres at integers).
@@ -88,7 +85,7 @@ def find_disc(frame, nominal_radius):
             break
 
     def trust(edge):
-        close = abs(edge.disc.radius / nominal_radius - 1) < NOMINAL_TOLERANCE
+        close = abs(edge.disc.radius / nominal_radius - 1) < OFF_NOMINAL
         return edge.sound, edge.coverage * (1.0 if close else 0.5)
 
     best = max(edges, key=trust)
@@ -202,7 +199,7 @@ def _fault(shape, nominal_radius, disc, quality):
             f"the azimuths and {100 * quality.shadowed:.0f} % of the disc are in shadow: move what "
             f"blocks the beam, or leave the thick or crystalline area"
         )
-    if abs(disc.radius / nominal_radius - 1) > NOMINAL_TOLERANCE:
+    if abs(disc.radius / nominal_radius - 1) > OFF_NOMINAL:
         return (
             f"no aperture found near the nominal radius of {nominal_radius:.0f} pixels, but one of "
             f"{disc.radius:.0f} pixels: {_TABLE}"

@@ -187,7 +187,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                  getattr(microscope, "truth_nm", None))
     call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),
             "optics": asdict(instrument.optics), "model": model.digest,
-            "settings": settings and settings._asdict()}
+            "settings": settings and {name: type(usual)(value) for (name, usual), value in zip(
+                em.DEFAULT._asdict().items(), settings, strict=True)}}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
     try:
@@ -207,9 +208,17 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         course.microscope.end(ended.verdict, ended.reason)
     except OSError as error:  # a full disk does not take the answer away
         ended = replace(ended, reason=f"{ended.reason}; its end could not be kept: {error}")
-    if hasattr(microscope, "state_nm"):
-        ended = replace(ended, true_left_nm=microscope.state_nm()[indices(names)])
-    return ended
+    return replace(ended, true_left_nm=_true_left(microscope, names))
+
+
+def _true_left(microscope, names) -> np.ndarray | None:
+    """What is really left of the knobs' aberrations (P,), nm; of a simulated microscope."""
+    if getattr(microscope, "truth_nm", None) is None:
+        return None
+    try:
+        return np.asarray(microscope.state_nm(), float)[indices(names)]
+    except Exception:  # another microscope, that only has a member of this name
+        return None
 
 
 def _explore(course: _Course, plan: _Plan) -> None:

@@ -134,16 +134,16 @@ def _value(text, name, part, notation, angles, place):
     angle, angle_unit = _number(match["angle"]), match["angle_unit"] or ""
     if not abs(angle) < 1e6:
         raise ValueError(f"{place}: {match['angle']} is no angle: is its exponent right?")
-    if not match["angle_unit"] and 0 < abs(angle) < SMALLEST_BARE_DEG:
-        raise ValueError(
-            f"{place}: {match['angle']} is no angle in degrees, is it the other part? Write "
-            f"{name}.a and {name}.b, JSON such as {{\"{name}\": [real, imaginary]}}, or 'deg' "
-            f"behind the angle")
     if angle_unit not in _ANGLES_DEG:
         raise ValueError(f"{place}: unknown unit of angle {angle_unit!r}: use deg or rad")
     if part or (not symmetry and angle):
         kind = f"part {part} of {name}" if part else f"{name}, which is round,"
         raise ValueError(f"{place}: {kind} has no angle: write the length alone")
+    if not match["angle_unit"] and 0 < abs(angle) < SMALLEST_BARE_DEG:
+        raise ValueError(
+            f"{place}: {match['angle']} is no angle in degrees, is it the other part? Write "
+            f"{name}.a and {name}.b, JSON such as {{\"{name}\": [real, imaginary]}}, or 'deg' "
+            f"behind the angle")
     return _from_polar(size, angle * _ANGLES_DEG[angle_unit], symmetry, angles)
 
 

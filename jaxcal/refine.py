@@ -193,7 +193,7 @@ def _freed(wider: Problem, points, steps: int) -> list[Point]:
 
 def _scale(problem: Problem, points, steps: int, report):
     """With another scale between knobs and optics, where that is believed; of `wanted`."""
-    if not enough(problem) or abs(off_scale(points[0], problem)) <= OFF_SCALE:
+    if not (enough(problem) and abs(off_scale(points[0], problem)) > OFF_SCALE):
         return problem, points
     report("fitting the scale between knobs and optics", 0.65)
     wider = with_scale(problem)
@@ -207,7 +207,7 @@ def _scale(problem: Problem, points, steps: int, report):
 
 def _drift(problem: Problem, points, steps: int, report):
     """With a drift, where that is likelier than none; of `wanted`."""
-    if not enough(problem) or drift_probability(points[0], problem) <= LIKELY:
+    if not (enough(problem) and drift_probability(points[0], problem) > LIKELY):
         return problem, points
     report("fitting a drift", 0.7)
     wider = with_drift(problem)
@@ -219,11 +219,11 @@ def _actuator(problem: Problem, points, steps: int, report):
     that act otherwise than told the likelier is believed."""
     wider = with_actuator(problem)
     needed = max(BELIEVED, rise(with_misses(problem), points[0], problem))
-    if rise(wider, points[0], problem) <= 0.5 * needed:  # to second order, short of a long way
+    if not rise(wider, points[0], problem) > 0.5 * needed:  # to second order, short of a long way
         return problem, points
     report("fitting how the knobs act", 0.8)
     ends = _freed(wider, points, steps)
-    if log_evidence(ends[0], wider) <= log_evidence(points[0], problem) + needed:
+    if not log_evidence(ends[0], wider) > log_evidence(points[0], problem) + needed:
         return problem, points
     return set_aside(wider, ends, steps)
 
@@ -231,7 +231,7 @@ def _actuator(problem: Problem, points, steps: int, report):
 def _misses(problem: Problem, points, steps: int, report):
     """With what the knobs miss their settings by, where that is believed; of `wanted`."""
     wider = with_misses(problem)
-    if rise(wider, points[0], problem) <= BELIEVED:
+    if not rise(wider, points[0], problem) > BELIEVED:
         return problem, points
     report("fitting what the knobs miss", 0.9)
     return set_aside(wider, _freed(wider, points, steps), steps)

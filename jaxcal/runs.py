@@ -18,7 +18,7 @@ import numpy as np
 from jaxcal import answers, results, series
 from jaxcal.files import write_text
 from jaxcal.microscopes.guarded import GuardedMicroscope
-from jaxcal.microscopes.protocol import InstrumentError, Past
+from jaxcal.microscopes.protocol import InstrumentError, NoAnswerError, Past
 from jaxcal.series import Series, SeriesError
 
 RUNNING = "running"
@@ -54,6 +54,7 @@ class RecordedMicroscope:
         self.knobs_nm = np.zeros(len(self.knob_names))
         self.folder = None if folder is None else Path(folder)
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
+        self._interrupted = False  # and nothing was moved since
         self._told = {
             "microscope": self.name, "knob_names": list(self.knob_names),
             "limits_nm": None if limits_nm is None else self._named(limits_nm),
@@ -78,7 +79,7 @@ class RecordedMicroscope:
         self._told["asked_nm"] = self._named(wanted)
         if self.recorded:
             before = self._asked[self._shown]
-            if not np.allclose(wanted, before, rtol=1e-3, atol=1e-2):
+            if not _same(wanted, before):
                 raise SeriesError(
                     f"frame {self._shown} of the run was taken at {before} nm, now it would be "
                     f"{wanted}", "go on with the version and the machine it was begun with, or "
@@ -87,6 +88,7 @@ class RecordedMicroscope:
             return
         self._write(**self._standing())
         self.instrument.set(wanted)
+        self._interrupted = False
         self.knobs_nm = self.instrument.knobs_nm.copy()
         self._write(**self._standing(wanted, self.knobs_nm))
 
@@ -111,16 +113,15 @@ class RecordedMicroscope:
 
     def stay(self) -> None:
         """See to it that the knobs stand where they were asked to: where a run was interrupted
-        after its last frame, they were brought back since."""
-        asked = self._told["asked_nm"]
+        after its last frame, they may have been brought back, or turned, since."""
+        asked = self._told["asked_nm"] and list(self._told["asked_nm"].values())
         standing = self.instrument.standing_nm
-        if asked is not None and (standing is None or not np.allclose(
-                standing, list(asked.values()), rtol=1e-3, atol=1e-2)):
-            self.set(list(asked.values()))
+        if asked and (self._interrupted or standing is None or not _same(standing, asked)):
+            self.set(asked)
 
     def bring_back(self) -> None:
         """Turn the knobs back to zero, whatever was recorded, also where it cannot be kept; TRIES
-        times where the microscope fails.
+        times where the microscope fails, once where it does not answer.
 
         Raises:
             InstrumentError: the microscope failed; where the knobs stand is not known.
@@ -136,8 +137,10 @@ class RecordedMicroscope:
             try:
                 self.instrument.set(home)
                 break
+            except NoAnswerError:
+                raise
             except InstrumentError:  # a link that was down for a moment is no reason to give up
-                if attempt + 1 == TRIES or self.instrument.hangs:
+                if attempt + 1 == TRIES:
                     raise
                 time.sleep(PAUSE_S)
         self.knobs_nm = self.instrument.knobs_nm.copy()
@@ -187,6 +190,7 @@ class RecordedMicroscope:
             self._frames, self._stood = list(kept.frames[:count]), list(kept.knobs_nm[:count])
             self._asked = list(np.array(told["settings_nm"][:count], float))
             self.instrument.shape = kept.frames.shape[1:]
+        self._interrupted = told.get("state") == RUNNING
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
                        "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),
@@ -232,19 +236,25 @@ def read(folder) -> dict:
     if missing:
         raise SeriesError(f"run.json lacks {', '.join(sorted(missing))}", "begin a new run",
                           file=folder)
-    count = len(told["knob_names"]) if isinstance(told.get("knob_names"), list) else 0
-    if not (_settings(told["settings_nm"], count) and (told["standing_nm"] is None or (
-            isinstance(told["standing_nm"], dict)
-            and _settings([list(told["standing_nm"].values())], count)))):
+    names, standing = told.get("knob_names"), told["standing_nm"]
+    known = standing is None or (
+        isinstance(standing, dict) and list(standing) == names
+        and _settings([list(standing.values())], len(names)))
+    if not (isinstance(names, list) and known and _settings(told["settings_nm"], len(names))):
         raise SeriesError("run.json tells no settings of the knobs", "begin a new run", file=folder)
     return told
+
+
+def _same(setting_nm, other_nm) -> bool:
+    """Whether two settings (P,), nm, are one, but for what machines round differently."""
+    return np.allclose(setting_nm, other_nm, rtol=1e-3, atol=1e-2)
 
 
 def _settings(value, count: int) -> bool:
     """Whether it is a list of settings of so many knobs."""
     try:
         return np.array(value, float).shape in ((0,), (len(value), count))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

@@ -19,7 +19,7 @@ LOWEST = 0.75  # frequencies below are illumination, not specimen
 FLAT, END = 0.6, 0.96  # the window: 1 inside FLAT, zero from END, in aperture radii
 
 SMALLEST_RADIUS = 64.0  # of the disc, pixels: twice the highest frequency, so that none is folded
-OFF_NOMINAL = 0.25  # by which a radius may exceed what the nominal angles say
+OFF_NOMINAL = 0.15  # by which a radius may differ from what right nominal angles say
 LARGEST_RADIUS = 400.0  # pixels; larger discs are binned to half of it or more
 
 FREQUENCY_X = SPACING * np.arange(COLUMNS)
@@ -70,21 +70,22 @@ def check_disc(disc: Disc) -> None:
     """
     if not np.all(np.isfinite(np.asarray(disc, float))):
         raise ValueError("the aperture's centre and radius are not finite: find the disc first")
-    _check_radius(disc.radius, SMALLEST_RADIUS)
+    if disc.radius < SMALLEST_RADIUS:
+        raise ValueError(
+            f"the aperture has a radius of {disc.radius:.1f} pixels, its spectrum needs at least "
+            f"{SMALLEST_RADIUS:.0f}: bin the frames less or take them with a longer camera length"
+        )
 
 
 def check_optics(optics) -> None:
     """Raise ValueError where frames of nominal `jaxcal.Optics` cannot come to a disc as of
     `check_disc`; the angles may be off by OFF_NOMINAL."""
-    _check_radius(optics.radius_pixels, SMALLEST_RADIUS / (1 + OFF_NOMINAL))
-
-
-def _check_radius(radius, smallest):
-    if radius < smallest:
+    if (1 + OFF_NOMINAL) * optics.radius_pixels < SMALLEST_RADIUS:
         raise ValueError(
-            f"the aperture has a radius of {radius:.1f} pixels, its spectrum needs at least "
-            f"{SMALLEST_RADIUS:.0f}: bin the frames less or take them with a longer camera length"
-        )
+            f"by semi_angle_mrad and pixel_mrad the aperture has a radius of "
+            f"{optics.radius_pixels:.1f} pixels, its spectrum needs at least "
+            f"{SMALLEST_RADIUS:.0f}: check these, bin the frames less or take them with a longer "
+            f"camera length")
 
 
 def log_spectrum(frame, disc: Disc):

@@ -104,9 +104,8 @@ def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracke
         raise ValueError(f"walk_nm should be positive, one number or one for each of "
                          f"{', '.join(names)}, got {walk_nm}: give the drift of an hour in nm")
     gain = np.asarray(answer.actuator, float)
-    tracked = Tracked(names, optics, -gain @ answer.tuned_knobs_nm,
-                      gain @ answer.tuned_covariance_nm2 @ gain.T, gain, walk,
-                      stated_limits(limits_nm, names))
+    tracked = Tracked(names, optics, -gain @ answer.tuned_knobs_nm, answers.left(answer)[1], gain,
+                      walk, stated_limits(limits_nm, names))
     if answer.refinement is None:
         return tracked
     problem, point = answer.refinement.problem, answer.refinement.solutions[0].point
@@ -186,7 +185,7 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     best = answers.inside(np.zeros(len(limits)), tracked.covariance_nm2, limits)
     known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
-    known = known and best >= inside + HELPS
+    known = known and best >= min(CONFIDENCE, inside + HELPS)
     beyond = np.abs(tunes) > tracked.largest_nm
     surprised = tracked.surprise > SURPRISE
     correct = inside < CONFIDENCE and known and not surprised and not np.any(beyond)

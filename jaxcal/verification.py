@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import em, estimation, observation, unknowns
+from jaxcal import answers, em, estimation, observation, unknowns
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate
 from jaxcal.estimation import STATES
@@ -26,8 +26,7 @@ def state_nm(answer: Estimate, knobs_nm) -> np.ndarray:
     left there, zero at the setting that tunes."""
     problem = answer.refinement.problem
     found = unknowns.decode(answer.refinement.solutions[0].point.z, problem)
-    left = answer.actuator @ (np.asarray(knobs_nm, float) - answer.tuned_knobs_nm)
-    knobs = dict(zip(answer.knob_names, left, strict=True))
+    knobs = dict(zip(answer.knob_names, answers.left(answer, knobs_nm)[0], strict=True))
     return np.array([knobs[name] if name in knobs else found.state[problem.free.index(name)]
                      for name in STATES])
 

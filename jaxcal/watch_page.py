@@ -196,7 +196,8 @@ def _posterior(view):
         return ""
     lines = {
         name: [
-            (step.frame, _ratio(step.tuned_sd_nm.get(name), run.limits_nm.get(name)))
+            (step.frame, _ratio(step.left_sd_nm.get(name) or step.tuned_sd_nm.get(name),
+                                run.limits_nm.get(name)))
             for step in run.steps
         ]
         for name in run.knob_names
@@ -204,7 +205,7 @@ def _posterior(view):
     picture = watch_figures.widths_by_frame(lines)
     return (
         f"<h2>Posterior by frame</h2>{picture}"
-        '<p class="note">Standard deviation of the setting that tunes each knob, in tolerances, '
+        '<p class="note">Standard deviation of what the setting that tunes leaves, in tolerances, '
         "after each frame. Below the dashed line it is smaller than the tolerance.</p>"
     )
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import standins
 
-from jaxcal import calibration
+from jaxcal import calibration, runs
 from jaxcal.answers import Estimate, Mode
 
 X0 = np.array([60.0, -40.0, 25.0])
@@ -38,6 +38,7 @@ def install(put=setattr):
     """Let `jaxcal.calibrate` use the above; ``put(object, name, value)``, monkeypatch's say."""
     put(calibration, "infer", infer)
     put(calibration, "next_step", next_step)
+    put(runs, "PAUSE_S", 0.0)
     put(calibration.identification, "check_loop", lambda *_: None)
     put(calibration.spectra, "check_optics", lambda _: None)  # the frames are small
     put(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))

@@ -162,6 +162,14 @@ def test_knobs_the_model_does_not_see(series, model):
         calibration.estimate(wrong, model, refined=False)
 
 
+def test_a_disc_too_small_is_refused_before_anything_moves(model):
+    bench = SimulatedMicroscope(Optics(200.0, 20.0, 0.4), hidden_nm=TRUTH, seed=3)
+    with pytest.raises(ValueError, match="by semi_angle_mrad and pixel_mrad the aperture has a "
+                                         "radius of 50.0 pixels, its spectrum needs at least 64"):
+        calibration.calibrate(bench, model=model)
+    assert bench.frames_taken == 0
+
+
 def test_a_disc_too_small_for_the_spectrum_is_refused(series, model):
     coarse = spectra.binned(series.frames[0], 2)
     optics = replace(series.optics, pixel_mrad=2 * series.optics.pixel_mrad)

@@ -201,10 +201,27 @@ def test_a_run_interrupted_in_any_estimate_ends_where_it_says(tune, tmp_path, mo
         assert_array_equal(list(runs.read(folder)["standing_nm"].values()), bench.knobs)
 
 
-def test_bringing_back_is_tried_again(tune, monkeypatch):
-    """A link that is down for a moment: the call that failed, and the first that brings back."""
-    monkeypatch.setattr(runs, "PAUSE_S", 0.0)
+def test_a_knob_that_was_turned_after_the_last_frame_is_sent_back(tune, tmp_path, monkeypatch):
+    """Killed in the last estimate, the run has all its frames; meanwhile somebody turned C10."""
+    monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
+    whole = tune(Bench())
+    usual = cut_off_at(monkeypatch, calibration, "infer", len(whole.history), Killed)
+    with pytest.raises(Killed):
+        tune(Bench(), run=tmp_path)
+    monkeypatch.setattr(calibration, "infer", usual)
 
+    class Turned(Bench):
+        def resume(self, past):
+            super().resume(past)
+            self.knobs = self.knobs + [5.0, 0.0, 0.0]
+
+    bench = Turned()
+    same(tune(bench, run=tmp_path, resume=True), whole)
+    assert_array_equal(bench.knobs, whole.applied_knobs_nm)
+
+
+def test_bringing_back_is_tried_again(tune):
+    """A link that is down for a moment: the call that failed, and the first that brings back."""
     class Down(Bench):
         last = 0
 
@@ -279,8 +296,10 @@ def test_only_the_same_call_goes_on(tune, tmp_path, options, match):
 
 
 def test_numbers_of_numpy_are_numbers(tune, tmp_path):
-    whole = tune(Bench(), run=tmp_path, seed=np.int64(0), frames=np.int64(LONGEST))
-    same(tune(Bench(), run=tmp_path, resume=True), whole)
+    settings = em.Settings(candidates=np.int64(9), effective=np.float64(0.5))
+    whole = tune(Bench(), run=tmp_path, seed=np.int64(0), frames=np.int64(LONGEST),
+                 settings=settings)
+    same(tune(Bench(), run=tmp_path, resume=True, settings=settings), whole)
 
 
 def test_a_camera_whose_mode_was_changed_meanwhile(tune, tmp_path, monkeypatch):
@@ -299,6 +318,7 @@ def test_a_camera_whose_mode_was_changed_meanwhile(tune, tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrong", [
     {"settings_nm": 3}, {"settings_nm": [[1.0, 2.0]]}, {"settings_nm": ["a", "b", "c"]},
     {"standing_nm": [0.0, 0.0, 0.0]}, {"standing_nm": {"C10": "far"}}, {"standing_nm": {"C10": 1}},
+    {"standing_nm": {"C12a": 0.0, "C10": 0.0, "C12b": 0.0}}, {"settings_nm": [[10**400, 0, 0]]},
     {"knob_names": 5}])  # fmt: skip
 def test_a_run_whose_record_is_none(tune, tmp_path, wrong):
     tune(Bench(), run=tmp_path)
@@ -417,7 +437,7 @@ def test_an_interruption_brings_the_knobs_back_and_the_run_goes_on_from_there(tu
     assert_array_equal(bench.began.knobs_nm, 0.0)
 
 
-def test_limits_bound_the_steps_and_the_correction(tune):
+def test_limits_bound_the_steps_and_the_correction(tune, monkeypatch):
     bench = Bench()
     bench.limits_nm = np.array([70.0, 60.0, 60.0])  # asserted in set; steps would go to 200
     assert tune(bench).verdict == "tuned"
@@ -426,6 +446,9 @@ def test_limits_bound_the_steps_and_the_correction(tune):
     made = tune(bench)
     assert made.verdict == "refused"
     assert "C12a would have to be turned to 40 nm, its limit is 30 nm" in made.reason
+    monkeypatch.setattr(calibration, "knob_limit_nm", lambda order: 30.0)  # of the loop itself
+    bench.limits_nm = np.array([70.0, 60.0, 60.0])
+    assert "a calibration turns it to at most 30 nm" in tune(bench).reason
     assert_array_equal(bench.knobs, 0.0)
     assert made.estimate is not None and not made.estimate.converged
 

@@ -4,14 +4,21 @@ import threading
 
 import numpy as np
 
-from jaxcal.microscopes.protocol import InstrumentError, Past, optional, settings, stated_limits
+from jaxcal.microscopes.protocol import (
+    InstrumentError,
+    NoAnswerError,
+    Past,
+    optional,
+    settings,
+    stated_limits,
+)
 
 TIMEOUT_S = 300.0
 """For a call of a microscope; a simulated one compiles in the first."""
 
 _MOVING: dict[int, threading.Thread] = {}
-"""The call that moves the knobs, by the microscope's id: the next run is to know of one that the
-last was given up in."""
+"""The call that moves the knobs, by the microscope's id: the next run of the same object is to know
+of one that the last was given up in."""
 
 
 class GuardedMicroscope:
@@ -128,8 +135,8 @@ class GuardedMicroscope:
         if self.hangs:
             _MOVING[id(self.microscope)].join(self.timeout_s)
             if self.hangs:
-                raise InstrumentError("the call that moved the knobs still has not ended, where "
-                                      "they stand is not known: look at the instrument")
+                raise NoAnswerError("the call that moved the knobs still has not ended, where they "
+                                    "stand is not known: look at the instrument")
         answer = {}
 
         def call():
@@ -141,15 +148,15 @@ class GuardedMicroscope:
                 answer["error"] = error
 
         thread = threading.Thread(target=call, daemon=True, name=f"microscope {member}")
-        thread.start()
         if member in ("set", "resume"):
             _MOVING[id(self.microscope)] = thread
+        thread.start()
         thread.join(self.timeout_s)
         if not self.hangs:
             _MOVING.pop(id(self.microscope), None)
         if thread.is_alive():
-            raise InstrumentError(f"the microscope did not answer to {member} within "
-                                  f"{self.timeout_s:g} s: look at the instrument")
+            raise NoAnswerError(f"the microscope did not answer to {member} within "
+                                f"{self.timeout_s:g} s: look at the instrument")
         if "error" in answer:
             error = answer["error"]
             if not isinstance(error, Exception):

@@ -13,6 +13,10 @@ class InstrumentError(RuntimeError):
     """The instrument refused, did not answer, or did not do what it was asked for."""
 
 
+class NoAnswerError(InstrumentError):
+    """A call has not ended in time; it goes on, nobody can stop it."""
+
+
 class Past(NamedTuple):
     """What an interrupted run did with an instrument. P knobs, N frames taken.
 
@@ -64,10 +68,10 @@ def optional(microscope, name: str, absent):
     """
     try:
         return getattr(microscope, name)
-    except AttributeError as error:
-        if hasattr(type(microscope), name):
-            raise InstrumentError(f"{name} cannot be read: {error}") from error
-        return absent
+    except Exception as error:  # a property may raise anything
+        if isinstance(error, AttributeError) and not hasattr(type(microscope), name):
+            return absent
+        raise InstrumentError(f"{name} cannot be read: {error}") from error
 
 
 def settings(knobs_nm, knob_names, limits=None):
