@@ -254,12 +254,16 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     """Turn the knobs to where they tune, take one more frame there and judge by it. None where it
     does not bear the estimate out and there are frames left to find out why."""
     answer, series = course.history[-1], course.series()
-    applied = answer.tuned_knobs_nm
-    _check_reach(applied, plan, course.microscope)
+    applied, reached = answer.tuned_knobs_nm, within(answer, plan.limits)
+    beyond = _beyond(applied, plan, course.microscope)
+    if beyond and reached:
+        raise InstrumentError(f"{beyond}: bring the instrument nearer by other means and start "
+                              f"again")
+    if beyond:
+        return _lost(course, plan, beyond)
     plan.report("verify", fraction := plan.frames / (plan.frames + 1))
     course.look(applied)
-    checked = course.estimate(plan, "verify", fraction)
-    reached, fault = within(answer, plan.limits), course.fault
+    checked, fault = course.estimate(plan, "verify", fraction), course.fault
     holds, verdict = verified(answer, checked, fault, plan.limits)
     if holds and answer.refinement and _elsewhere(course, plan, answer):
         holds, verdict = False, ELSEWHERE
@@ -292,26 +296,37 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     message = f"{spent} after {len(series)} frames; {verdict}; {final.message}"
     final = replace(final, converged=tuned, message=message, seconds=course.seconds)
     if not tuned:
-        try:
-            message = "; ".join([message, *_advice(course, plan, final, disagrees)])
-        except ValueError as error:  # an answer is not given up for what else might be said
-            message += f"; why could not be found out ({error}); start again with more frames"
+        message += _advice(course, plan, final, disagrees)
     return Calibration(course.microscope.knob_names, TUNED if tuned else NOT_DECIDED, message,
                        final, tuple(course.history), series, course.frames[-1], standing,
                        plan.limits, plan.truth_nm, course.seconds)
 
 
-def _check_reach(applied, plan: _Plan, microscope) -> None:
-    """Raise InstrumentError where a setting (P,), nm, is beyond what the knobs may be turned to."""
+def _beyond(applied, plan: _Plan, microscope) -> str | None:
+    """A sentence where a setting (P,), nm, is beyond what the knobs may be turned to."""
     beyond = np.abs(applied) > plan.largest
-    if np.any(beyond):
-        worst = int(np.argmax(beyond))
-        whose = ("its limit is" if plan.largest[worst] == microscope.limits_nm[worst]
-                 else "a calibration turns it to at most")
-        raise InstrumentError(
-            f"{microscope.knob_names[worst]} would have to be turned to {applied[worst]:.0f} nm, "
-            f"{whose} {plan.largest[worst]:g} nm: bring the instrument nearer by other means and "
-            f"start again")
+    if not np.any(beyond):
+        return None
+    worst = int(np.argmax(beyond))
+    whose = ("its limit is" if plan.largest[worst] == microscope.limits_nm[worst]
+             else "a calibration turns it to at most")
+    return (f"{microscope.knob_names[worst]} would have to be turned to {applied[worst]:.0f} nm, "
+            f"{whose} {plan.largest[worst]:g} nm")
+
+
+def _lost(course: _Course, plan: _Plan, beyond: str) -> Calibration:
+    """The answer where the budget is spent and the estimate, sure of nothing, points beyond the
+    knobs' reach: that is no setting to go to, and mostly a knob or a camera that is wrong."""
+    answer, series = course.history[-1], course.series()
+    standing = course.go(np.zeros(len(plan.limits)))
+    message = (f"frame budget spent before the tolerance was reached, after {len(series)} frames; "
+               f"by an estimate that is not sure {beyond}; the knobs are back where they were; "
+               f"{answer.message}")
+    final = replace(answer, converged=False, message=message, seconds=course.seconds)
+    message += _advice(course, plan, final, disagrees=True)
+    return Calibration(course.microscope.knob_names, NOT_DECIDED, message, final,
+                       tuple(course.history), series, None, standing, plan.limits, plan.truth_nm,
+                       course.seconds)
 
 
 def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, disagrees: bool):
@@ -370,9 +385,17 @@ def _bring_back(course: _Course):
     return course.standing(home), "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
-    """What to do where the answer is "not decided", beyond what its message says. Where frames
-    disagree or the knobs do not act as told, it is asked how they really act."""
+def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> str:
+    """What to do where the answer is "not decided", beyond what its message says."""
+    try:
+        return "".join(f"; {words}" for words in _found(course, plan, answer, disagrees))
+    except ValueError as error:  # an answer is not given up for what else might be said
+        return f"; why could not be found out ({error}); start again with more frames"
+
+
+def _found(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
+    """What is wrong, as far as can be found out. Where frames disagree or the knobs do not act as
+    told, it is asked how they really act."""
     told, frames = [], len(course.frames)
     many = 3 * len(answer.rejected_frames) > frames
     if many:

@@ -453,6 +453,20 @@ def test_limits_bound_the_steps_and_the_correction(tune, monkeypatch):
     assert made.estimate is not None and not made.estimate.converged
 
 
+def test_out_of_reach_by_an_estimate_that_is_not_sure_is_not_decided(tune):
+    """It is no setting to go to, and it is asked what is wrong: a dead knob, say."""
+    bench = Bench()
+    bench.limits_nm = np.array([30.0, 60.0, 60.0])
+    made = tune(bench, frames=5)
+    assert made.verdict == "not decided" and not made.estimate.converged
+    assert ("by an estimate that is not sure C10 would have to be turned to -60 nm, its limit is "
+            "30 nm; the knobs are back where they were") in made.reason
+    assert "C10 is tired" in made.reason and made.verification_frame is None
+    assert_array_equal(bench.knobs, 0.0)
+    assert_array_equal(made.applied_knobs_nm, 0.0)
+    assert len(made.history) == len(made.series) == 5
+
+
 def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
     made = tune(Bench(), frames=2)
     assert made.verdict == "not decided"
