@@ -21,6 +21,7 @@ from jaxcal.series import Series, SeriesError
 
 __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate"]
 
+HOPELESS = 3  # frames, all that were taken, none of which can be used, after which the loop ends
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 # Log odds from which on a verification frame is taken to show another state: more than right frames
@@ -239,7 +240,7 @@ def _explore(course: _Course, plan: _Plan) -> None:
         report(f"{place}: acquire", fraction)
         course.look(knobs)
         if all(seen.fault for seen in course.observations):
-            if number + 1 == plan.frames:
+            if number + 1 in (plan.frames, HOPELESS):
                 raise SeriesError(f"no frame can be used, the last because: {course.fault}",
                                   "correct that and start again", frame=number)
             continue

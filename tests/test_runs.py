@@ -453,6 +453,14 @@ def test_limits_bound_the_steps_and_the_correction(tune, monkeypatch):
     assert made.estimate is not None and not made.estimate.converged
 
 
+def test_a_loop_of_which_no_frame_can_be_used_ends_soon(tune):
+    bench = Bench()
+    bench.acquire = lambda: 0 * FRAMES[0]
+    made = tune(bench)
+    assert made.verdict == "refused" and len(made.series) == 3 and made.estimate is None
+    assert made.reason.startswith("frame 2: no frame can be used, the last because: blank frame")
+
+
 def test_out_of_reach_by_an_estimate_that_is_not_sure_is_not_decided(tune):
     """It is no setting to go to, and it is asked what is wrong: a dead knob, say."""
     bench = Bench()
