@@ -44,7 +44,7 @@ def test_the_state_at_the_setting_that_tunes(monkeypatch):
     solution = SimpleNamespace(point=SimpleNamespace(z=None))
     answer = SimpleNamespace(
         knob_names=(*FIRST_ORDER, "C30"), tuned_knobs_nm=np.array([5.0, 0, 0, 0]),
-        actuator=np.diag([1.1, 1.0, 1.0, 1.0]),
+        actuator=np.diag([1.1, 1.0, 1.0, 1.0]), tuned_covariance_nm2=np.eye(4),
         refinement=SimpleNamespace(problem=SimpleNamespace(free=free), solutions=(solution,)))
     others = [400, 500, 600, 700]
     assert_allclose(verification.state_nm(answer, [5.0, 0, 0, 0]), [0, 0, 0, *others])
