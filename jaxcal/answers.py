@@ -1,4 +1,5 @@
-"""What an estimate is: the solutions that the frames allow, their widths, and the frames behind."""
+"""What is answered: an estimate, with the solutions that the frames allow, their widths and the
+frames behind; a calibration, with how it ended; and what is left of the aberrations by them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,7 +8,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from jaxcal import em, refine
+    from jaxcal.series import Series
 
+TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
 DRAWS = 4096  # that tell with which probability knobs are within their limits
 
 
@@ -63,6 +66,44 @@ class Estimate:
     posterior: "tuple[em.Result, em.Experiment]"
     refinement: "refine.Refinement | None" = None
     unlike_frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A closed-loop run: how it ended, the estimates, and where the knobs were left.
+
+    Attributes:
+        knob_names: the P knobs.
+        verdict: "tuned": the tolerance was reached and a frame there bore it out; "not decided":
+            the frames did not suffice; "refused": the instrument failed, showed nothing that could
+            be used, or cannot be turned to the setting that tunes it.
+        reason: of the verdict, and what to do, one sentence after the other.
+        estimate: the last, with the verification frame, and with the seconds of the whole run; None
+            where there is none.
+        history: the estimates after each frame.
+        series: the frames before the verification and their knob settings; None where there are
+            none. The verification was taken at the setting that tunes by the last of ``history``.
+        applied_knobs_nm: (P,) where the knobs were left, nm, as they say themselves: at the setting
+            that tunes as far as is known; back at zero where refused or where the verification
+            disagrees; None where the instrument failed to move and it is not known.
+        limits_nm: (P,) the tolerance aimed at.
+        truth_nm: the hidden state where the microscope is simulated.
+        seconds: of the whole run.
+        true_left_nm: (P,) the knobs' aberrations where they were left, where it is simulated.
+    """
+
+    knob_names: tuple[str, ...]
+    verdict: str
+    reason: str
+    estimate: Estimate | None
+    history: tuple[Estimate, ...]
+    series: "Series | None"
+    verification_frame: np.ndarray | None
+    applied_knobs_nm: np.ndarray | None
+    limits_nm: np.ndarray
+    truth_nm: dict | None
+    seconds: float
+    true_left_nm: np.ndarray | None = None
 
 
 def left(answer: Estimate, applied_nm=None):

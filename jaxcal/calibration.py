@@ -10,7 +10,7 @@ import numpy as np
 from jaxcal import diagnosis, em, identification, refine, spectra, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.answers import Estimate, inside, left
+from jaxcal.answers import NOT_DECIDED, REFUSED, TUNED, Calibration, Estimate, inside, left
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
 from jaxcal.estimation import START, check_knobs, estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
@@ -29,45 +29,6 @@ DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 DOUBTED = 15.0
 ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
              "there, take more frames; a knob may not have arrived")
-TUNED, NOT_DECIDED, REFUSED = "tuned", "not decided", "refused"
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A closed-loop run: how it ended, the estimates, and where the knobs were left.
-
-    Attributes:
-        knob_names: the P knobs.
-        verdict: "tuned": the tolerance was reached and a frame there bore it out; "not decided":
-            the frames did not suffice; "refused": the instrument failed, showed nothing that could
-            be used, or cannot be turned to the setting that tunes it.
-        reason: of the verdict, and what to do, one sentence after the other.
-        estimate: the last, with the verification frame, and with the seconds of the whole run; None
-            where there is none.
-        history: the estimates after each frame.
-        series: the frames before the verification and their knob settings; None where there are
-            none. The verification was taken at the setting that tunes by the last of ``history``.
-        applied_knobs_nm: (P,) where the knobs were left, nm, as they say themselves: at the setting
-            that tunes as far as is known; back at zero where refused or where the verification
-            disagrees; None where the instrument failed to move and it is not known.
-        limits_nm: (P,) the tolerance aimed at.
-        truth_nm: the hidden state where the microscope is simulated.
-        seconds: of the whole run.
-        true_left_nm: (P,) the knobs' aberrations where they were left, where it is simulated.
-    """
-
-    knob_names: tuple[str, ...]
-    verdict: str
-    reason: str
-    estimate: Estimate | None
-    history: tuple[Estimate, ...]
-    series: Series | None
-    verification_frame: np.ndarray | None
-    applied_knobs_nm: np.ndarray | None
-    limits_nm: np.ndarray
-    truth_nm: dict | None
-    seconds: float
-    true_left_nm: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -214,12 +175,9 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
 def _true_left(microscope, names) -> np.ndarray | None:
     """What is really left of the knobs' aberrations (P,), nm; of a simulated microscope."""
-    if getattr(microscope, "truth_nm", None) is None:
+    if getattr(microscope, "truth_nm", None) is None or not hasattr(microscope, "state_nm"):
         return None
-    try:
-        return np.asarray(microscope.state_nm(), float)[indices(names)]
-    except Exception:  # another microscope, that only has a member of this name
-        return None
+    return microscope.state_nm()[indices(names)]
 
 
 def _explore(course: _Course, plan: _Plan) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxcal import diagnosis, observation
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
+from jaxcal.files import first_line
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.optics import Optics, edge_waves
@@ -77,7 +78,8 @@ def check(microscope, *, defocus_nm: float | None = None, steps_nm=None, model=N
     try:
         guarded = GuardedMicroscope(microscope, timeout_s)
     except Exception as error:  # an adapter's members may raise anything
-        return Conformance((members, Check("its limits can be read", False, _words(error))), None)
+        unread = Check("its members can be read", False, first_line(error))
+        return Conformance((members, unread), None)
     checks, response = [members], None
     try:
         first = _first_frame(guarded)
@@ -105,12 +107,8 @@ def _members(microscope) -> Check:
             return Check(question, False, f"optics should be a jaxcal.Optics, got "
                                           f"{type(microscope.optics).__name__}")
     except Exception as error:  # an adapter's members may raise anything
-        return Check(question, False, _words(error))
+        return Check(question, False, first_line(error))
     return Check(question, bool(names), f"the knobs are {', '.join(names) or 'none'}")
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _first_frame(guarded) -> list[Check]:

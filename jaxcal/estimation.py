@@ -219,7 +219,7 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
                          rejected_frames=frames.rejected)
         problem, starts = refine.resume(posed(), before.refinement)
     else:
-        settings = settings or START._replace(iterations=GAIN_STEPS if actuator else 0)
+        settings = settings or (START._replace(iterations=GAIN_STEPS) if actuator else START)
         share = 0.5 if settings.iterations else 0.0
         compiled, coming = _prepare(series, frames.optics), devices.aside(posed)  # while EM runs
         result, data = by_em(settings, actuator, share)

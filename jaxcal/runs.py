@@ -94,7 +94,8 @@ class RecordedMicroscope:
 
     def acquire(self) -> np.ndarray:
         """One frame (H, W), from the record as long as there are any."""
-        if not self.recorded:
+        new = not self.recorded
+        if new:
             frame = self.instrument.acquire()
             self._frames.append(frame)
             self._stood.append(self.knobs_nm.copy())
@@ -105,10 +106,9 @@ class RecordedMicroscope:
                     np.stack(self._frames), np.stack(self._stood), self.knob_names, self.optics,
                     self.name))
             self._told["settings_nm"].append(self._asked[-1].tolist())
-            self._shown += 1
+        self._shown += 1
+        if new:
             self._write()
-        else:
-            self._shown += 1
         return self._frames[self._shown - 1]
 
     def stay(self) -> None:
@@ -137,10 +137,8 @@ class RecordedMicroscope:
             try:
                 self.instrument.set(home)
                 break
-            except NoAnswerError:
-                raise
-            except InstrumentError:  # a link that was down for a moment is no reason to give up
-                if attempt + 1 == TRIES:
+            except InstrumentError as error:  # a link may have been down for a moment
+                if isinstance(error, NoAnswerError) or attempt + 1 == TRIES:
                     raise
                 time.sleep(PAUSE_S)
         self.knobs_nm = self.instrument.knobs_nm.copy()
