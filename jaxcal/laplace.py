@@ -89,7 +89,7 @@ def solution(point: Point, problem: Problem, settled: bool,
     _, inverse, _ = tuning(found, problem)
     if drifts is None:
         drifts = float(asked(problem, "drift"))
-        parts = [(1.0, point.z, _covariance(point, problem))]
+        parts = [(1.0, point.z, covariance_of(point, problem))]
     else:
         parts = [(drifts, *_nearby(point, with_drift(problem))),
                  (1 - drifts, *_nearby(still(point, problem), at_rest(problem)))]
@@ -140,7 +140,7 @@ def still(point: Point, problem: Problem) -> Point:
 
 def _nearby(point: Point, problem: Problem):
     """Mean (Z,) and covariance (Z, Z) of a problem's z, to second order about a point."""
-    covariance = _covariance(point, problem)
+    covariance = covariance_of(point, problem)
     return point.z - covariance @ point.gradient, covariance
 
 
@@ -166,19 +166,19 @@ def derivatives(z, problem: Problem):
 
 def covariances(point: Point, problem: Problem):
     """Laplace's covariances (P, P), nm^2, of the knobs' x0 and of the setting that tunes."""
-    covariance = _covariance(point, problem)
+    covariance = covariance_of(point, problem)
     of_state, of_tuned = derivatives(point.z, problem)
     return of_state @ covariance @ of_state.T, of_tuned @ covariance @ of_tuned.T
 
 
 def misses_nm(point: Point, problem: Problem) -> np.ndarray:
     """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
-    moment = np.where(problem.active, point.z**2 + np.diag(_covariance(point, problem)), 0.0)
+    moment = np.where(problem.active, point.z**2 + np.diag(covariance_of(point, problem)), 0.0)
     moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
     return np.sqrt((moment * problem.sd.miss**2).mean(0))
 
 
-def _covariance(point: Point, problem: Problem) -> np.ndarray:
+def covariance_of(point: Point, problem: Problem) -> np.ndarray:
     """Covariance (Z, Z) of z, zero for what is not estimated."""
     active = np.flatnonzero(problem.active)
     covariance = np.zeros_like(point.fisher)

@@ -4,7 +4,9 @@ A bin of a spectrum is an exponential variable about its expectation S of :mod:`
 With the share w of a bin that is independent of the others, and all unknowns in units of their
 prior as one vector z, the log posterior is
 
-    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2.
+    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2,
+
+where the unknowns are independent beforehand.
 
 What z stands for is the matter of :mod:`jaxcal.unknowns`.
 """
@@ -115,7 +117,8 @@ def evaluate(z, problem: Problem) -> Point:
                             problem.layouts)
         return [np.asarray(term, float) for term in terms]
 
-    value, gradient, fisher = 0.5 * z @ z, z.copy(), np.eye(z.size)
+    prior = np.eye(z.size) if problem.precision is None else problem.precision
+    value, gradient, fisher = 0.5 * z @ prior @ z, prior @ z, prior.copy()
     misfit, trusted = np.zeros(len(phases)), np.zeros(len(phases))
     for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
         trusted[k] = terms[3] / bins

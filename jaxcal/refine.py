@@ -35,6 +35,7 @@ STEPS = 15  # of a climb
 LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
 SETTLING = 5  # steps in which an end is to settle: a first one too long is tried again, shorter
+LITTLE = 1.0  # promised rise that may be lost in what is next
 NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
@@ -79,14 +80,15 @@ def climb(problem: Problem, here: Point, steps: int) -> tuple[Point, bool]:
         fisher, gradient = here.fisher[np.ix_(active, active)], here.gradient[active]
         step = -np.linalg.solve(fisher + damping * np.diag(np.diag(fisher)), gradient)
         step *= LONGEST / max(LONGEST, np.abs(step).max())
-        if -gradient @ step - 0.5 * step @ fisher @ step < SETTLED:
+        promised = -gradient @ step - 0.5 * step @ fisher @ step
+        if promised < SETTLED:
             return here, True
         z = here.z.copy()
         z[active] += step
         there = evaluate(z, problem)
         if np.isfinite(there.value) and there.value < here.value:
             here, damping = there, max(damping / 10, 1e-6)
-        elif there.value < here.value + NOISE_OF_GRIDS:
+        elif promised < LITTLE and there.value < here.value + NOISE_OF_GRIDS:
             return here, True
         else:
             damping = max(10 * damping, 1e-2)

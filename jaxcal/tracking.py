@@ -1,17 +1,22 @@
 """After the calibration: the state of the instrument followed with one frame now and then.
 
-The state x0 of the knobs walks at random, its variance grows with time, and a frame brings it
-back: a Kalman filter whose measurement is the refinement of that one frame, begun at the state
-predicted. Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchigram
-tells little.
+The knobs' aberrations walk at random, their variance grows with time, and a frame brings it back: a
+Kalman filter whose measurement is the refinement of that one frame, begun at what is predicted.
+Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchigram tells little.
 
     state = tracking.start(run.estimate, run.series.optics, walk_nm=0.5)
     state = tracking.wait(state, seconds=600)
     state = tracking.look(state, frame, knobs_nm)
     told = tracking.judge(state, knobs_nm)
+
+Frames do not average out what they have in common. Scale, film, camera and the aberrations that are
+no knobs stay as the calibration found them, with their widths, and the filter keeps what of its
+error comes from theirs (Schmidt's consider parameters): to learn them from single frames, by a
+theory that is not exact, made the state worse. The theory's own error is added to what the filter
+knows, and counts in each frame too, as some of it changes with the setting.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,40 +30,65 @@ from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
 from jaxcal.series import SeriesError
 
 HOUR = 3600.0
-SURPRISE = 16.0  # squared deviations, a knob, by which a frame may surprise
+SURPRISE = 25.0  # squared deviations by which a frame may be off what is expected, in any direction
+FAINT = 1e-3  # of the prior's information, below which a frame tells nothing of a direction
 STEPS = 15  # of the climb
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
-LEARNT = "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
+FOLLOWED = "state", "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
 HELPS = 0.03  # by which a correction has to raise the probability of being within the limits
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What is known of an instrument at one time. P knobs.
+    """What is known of an instrument at one time. P knobs, F free aberrations, U unknowns.
 
     Attributes:
         knob_names; optics: nominal `jaxcal.Optics`.
-        x0_nm, covariance_nm2: (P,), (P, P) state with the knobs at zero, nm.
+        free: names of the F aberrations, the knobs among them.
+        mean, covariance: (U,), (U, U) of the unknowns FOLLOWED, one after the other: the state with
+            the knobs at zero, nm, and the rest as in `unknowns.Unknowns`, the film as deviations of
+            its prior; without the theory's own error.
+        theory_nm2: (P, P) that error in the knobs' aberrations; missed_nm2: (P, P) what knobs that
+            do not come to rest where they are sent put into each frame.
         actuator: (P, P) matrix by which the knobs act.
-        walk_nm: (P,) standard deviation of the random walk after one hour.
+        walk_nm: (F,) standard deviation of the random walk after one hour.
         largest_nm: (P,) largest settings of the knobs, infinite where there are none.
-        learnt: {name: (mean, standard deviation)} of `unknowns.Unknowns`, what the calibration
-            found of scale, film and camera; one frame cannot tell them from the state.
-        radius_pixels: of the aperture's image; None where each frame's own is taken.
-        surprise: squared deviations a knob by which the last frame moved the state, nan before.
+        radius_pixels: of the aperture's image; weight: of a frame, see `refine.tempered`; misfit:
+            deviance per bin by which the calibration's frames exceed those that fit.
+        surprise: squared deviations by which the last frame was off what was expected, in the
+            direction where that is most; nan before.
     """
 
     knob_names: tuple[str, ...]
     optics: Optics
-    x0_nm: np.ndarray
-    covariance_nm2: np.ndarray
+    free: tuple[str, ...]
+    mean: np.ndarray
+    covariance: np.ndarray
+    theory_nm2: np.ndarray
+    missed_nm2: np.ndarray
     actuator: np.ndarray
     walk_nm: np.ndarray
     largest_nm: np.ndarray
-    learnt: dict = field(default_factory=dict)
-    radius_pixels: float | None = None
+    radius_pixels: float
+    weight: float
+    misfit: float
     surprise: float = np.nan
+
+    @property
+    def rows(self) -> list[int]:
+        """Places of the knobs among the unknowns."""
+        return [self.free.index(name) for name in self.knob_names]
+
+    @property
+    def x0_nm(self) -> np.ndarray:
+        """(P,) aberrations with the knobs at zero, nm."""
+        return self.mean[self.rows]
+
+    @property
+    def covariance_nm2(self) -> np.ndarray:
+        """(P, P) of x0_nm, the theory's own error included."""
+        return self.covariance[np.ix_(self.rows, self.rows)] + self.theory_nm2
 
     def state_nm(self, knobs_nm) -> np.ndarray:
         """(P,) aberrations at a setting (P,), nm."""
@@ -82,42 +112,59 @@ def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracke
     """What is known at the end of a calibration.
 
     Args:
-        answer: the estimate; its state is taken at the time of its last frame.
+        answer: the estimate, refined; its state is taken at the time of its last frame.
         walk_nm: (P,) or scalar, drift after one hour, standard deviation, nm; a scalar is that of
             C10 and C12, aberrations of order n drift by the same phase at the aperture's edge.
+            Those that are no knobs drift by the phase that the knobs do, in the median.
         limits_nm: the microscope's, largest setting of each knob: (P,), a number or {knob: nm};
             neither a probe nor a correction is proposed beyond.
 
     Raises:
-        ValueError: a drift that is not finite and positive, limits that are none, or no estimate.
+        ValueError: a drift that is not finite and positive, limits that are none, or no estimate
+            from the spectra.
     """
-    if answer is None:
-        raise ValueError("there is no estimate to start from: the calibration was refused, make "
-                         "another")
+    if answer is None or answer.refinement is None:
+        why = ("there is no estimate to start from: the calibration was refused" if answer is None
+               else "the estimate is of the latents alone, frames are followed by their spectra")
+        raise ValueError(f"{why}, make another")
+    problem, best = answer.refinement.problem, answer.refinement.solutions[0]
+    point = best.point
     names = tuple(answer.knob_names)
-    places = indices(names)
+    waves = edge_waves(optics)
     walk = np.asarray(walk_nm, float)
     if walk.ndim == 0:
-        waves = edge_waves(optics)
-        walk = walk * waves[indices(["C10"])[0]] / waves[places]
-    if walk.shape != places.shape or not np.all(np.isfinite(walk) & (walk > 0)):
+        walk = walk * waves[indices(["C10"])[0]] / waves[indices(names)]
+    if walk.shape != (len(names),) or not np.all(np.isfinite(walk) & (walk > 0)):
         raise ValueError(f"walk_nm should be positive, one number or one for each of "
                          f"{', '.join(names)}, got {walk_nm}: give the drift of an hour in nm")
-    gain = np.asarray(answer.actuator, float)
-    tracked = Tracked(names, optics, -gain @ answer.tuned_knobs_nm, answers.left(answer)[1], gain,
-                      walk, stated_limits(limits_nm, names))
-    if answer.refinement is None:
-        return tracked
-    problem, point = answer.refinement.problem, answer.refinement.solutions[0].point
-    found, active = unknowns.decode(point.z, problem), np.flatnonzero(problem.active)
-    sd = np.zeros(problem.active.size)
-    sd[active] = np.sqrt(np.diag(np.linalg.inv(point.fisher[np.ix_(active, active)])))
-    sd *= unknowns.flat(problem.sd)
-    learnt = {name: (getattr(found, name), sd[unknowns.slices(problem)[name]].reshape(
-        np.shape(getattr(found, name)))) for name in LEARNT}
-    measured = (problem.optics.semi_angle_mrad / optics.semi_angle_mrad) ** (
-        1 / observation.MEASURED_SHARE)
-    return replace(tracked, learnt=learnt, radius_pixels=measured * optics.radius_pixels)
+    walks = np.median(walk * waves[indices(names)]) / waves[indices(problem.free)]
+    known = slice(0, unknowns.slices(problem)[FOLLOWED[-1]].stop)
+    sd = unknowns.flat(problem.sd)[known]
+    mean = unknowns.flat(problem.mean)[known] + sd * point.z[known]
+    mean[unknowns.slices(problem)["film"]] -= problem.mean.film
+    covariance = laplace.covariance_of(point, problem)[known, known] * np.outer(sd, sd)
+    gain, theory = np.asarray(answer.actuator, float), laplace.theory_nm2(problem)
+    tracked = Tracked(
+        names, optics, problem.free, mean, covariance, theory, np.diag(best.miss_nm**2), gain,
+        walks, stated_limits(limits_nm, names), _radius(problem.optics, optics),
+        float(problem.weights.max()), float(np.median(point.misfit[problem.weights > 0])))
+    # of the knobs more is known than from the climb: a drift that is averaged over, other solutions
+    rows, block = tracked.rows, np.ix_(tracked.rows, tracked.rows)
+    walks[rows], mean[rows] = walk, -gain @ answer.tuned_knobs_nm
+    covariance[block] += _positive(answers.left(answer)[1] - theory - covariance[block])
+    return tracked
+
+
+def _radius(measured: Optics, nominal: Optics) -> float:
+    """The radius, pixels, that made these optics of the nominal ones; see `measured_optics`."""
+    share = (measured.semi_angle_mrad / nominal.semi_angle_mrad) ** (1 / observation.MEASURED_SHARE)
+    return share * nominal.radius_pixels
+
+
+def _positive(matrix) -> np.ndarray:
+    """A symmetric matrix (N, N) without its negative part."""
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    return vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
 
 
 def wait(tracked: Tracked, seconds: float) -> Tracked:
@@ -128,16 +175,17 @@ def wait(tracked: Tracked, seconds: float) -> Tracked:
     """
     if not 0 <= seconds < np.inf:
         raise ValueError(f"seconds should be 0 or more, got {seconds}: time goes on")
-    grown = np.diag(tracked.walk_nm**2 * seconds / HOUR)
-    return replace(tracked, covariance_nm2=tracked.covariance_nm2 + grown)
+    grown = np.zeros(tracked.mean.size)
+    grown[: len(tracked.free)] = tracked.walk_nm**2 * seconds / HOUR
+    return replace(tracked, covariance=tracked.covariance + np.diag(grown))
 
 
 def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     """What a frame (H, W), taken at the setting (P,), nm, adds.
 
     Raises:
-        SeriesError: the frame cannot be used, or is expected, and found, too near focus to tell
-            anything; nothing was learnt.
+        SeriesError: the frame cannot be used, shows another film or instrument, or is expected, and
+            found, too near focus to tell anything; nothing was learnt.
     """
     seen = observation.observe(frame, tracked.optics)
     if seen.fault is not None:
@@ -145,36 +193,55 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
     start = posterior.evaluate(np.zeros(problem.active.size), problem)
     point, _ = refine.climb(problem, start, STEPS)
+    problem = refine.tempered(problem, point)
+    point, _ = refine.climb(problem, posterior.evaluate(point.z, problem), STEPS)
     if point.trusted[0] < SEEN:
         raise SeriesError(
             f"the frame tells nothing of the state, {point.trusted[0]:.0%} of its windows can be "
             f"trusted: it is too near focus", "take one away from focus, at tracking.probe_nm")
-    climbed, _, _ = laplace.tuning(unknowns.decode(point.z, problem), problem)
-    x0, after = combined(tracked.x0_nm, tracked.covariance_nm2, climbed,
-                         laplace.covariances(point, problem)[0], laplace.theory_nm2(problem))
-    before = np.diag(tracked.covariance_nm2)
-    surprise = float(np.mean((x0 - tracked.x0_nm) ** 2 / before))
-    return replace(tracked, x0_nm=x0, covariance_nm2=after, surprise=surprise)
+    if point.misfit[0] > tracked.misfit + refine.MISFIT:
+        raise SeriesError(
+            f"the frame does not fit, by {point.misfit[0]:.2f} nats a bin: no state near the one "
+            f"expected explains it", "go to a clean, thin area of the film; where that is not it, "
+            "calibrate anew")
+    known = slice(0, tracked.mean.size)
+    own = np.zeros_like(tracked.covariance)
+    own[np.ix_(tracked.rows, tracked.rows)] = tracked.theory_nm2 + tracked.missed_nm2
+    sd = np.sqrt(np.diag(tracked.covariance))
+    mean, covariance, surprise = combined(
+        tracked.mean, tracked.covariance, tracked.mean + sd * point.z[known],
+        laplace.covariance_of(point, problem)[known, known] * np.outer(sd, sd), own)
+    others = np.setdiff1d(np.arange(mean.size), tracked.rows)
+    mean[others] = tracked.mean[others]
+    covariance[np.ix_(others, others)] = tracked.covariance[np.ix_(others, others)]
+    return replace(tracked, mean=mean, covariance=covariance, surprise=surprise)
 
 
-def combined(mean, covariance, climbed, width, theory):
-    """Mean (P,) and covariance (P, P) of a prediction and a frame together.
+def combined(mean, covariance, climbed, width, own):
+    """Mean (U,) and covariance (U, U) of a prediction and a frame together, and the surprise: how
+    far the frame alone is off the prediction, squared and in units of what that should vary by, in
+    the direction where that is most.
 
     Args:
         mean, covariance: of the prediction.
-        climbed, width: mean and covariance of the frame with the prediction's deviations alone as
-            the prior, without their correlations.
-        theory: (P, P) the theory's own error, which the frame's information does not know of.
+        climbed, width: mean and covariance of both together, but for the frame's own errors.
+        own: (U, U) these, of which its information does not know.
     """
-    told = np.linalg.inv(width)
-    pull = told @ (climbed - mean)  # of the frame alone
-    told = told - np.diag(1 / np.diag(covariance))
-    values, vectors = np.linalg.eigh(0.5 * (told + told.T))
-    told = vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T
-    less = np.linalg.inv(np.eye(len(mean)) + told @ theory)
-    told, pull = less @ told, less @ pull
-    after = np.linalg.inv(np.linalg.inv(covariance) + 0.5 * (told + told.T))
-    return mean + after @ pull, after
+    sd = np.sqrt(np.diag(covariance))
+    scale = np.outer(sd, sd)
+    told = np.linalg.inv(width / scale)
+    pull = told @ ((climbed - mean) / sd)  # of the frame alone
+    told = _positive(told - np.linalg.inv(covariance / scale))
+    less = np.linalg.inv(np.eye(len(mean)) + told @ (own / scale))
+    told, pull = _positive(less @ told), less @ pull
+    factor = np.linalg.cholesky(covariance / scale)
+    information, axes = np.linalg.eigh(factor.T @ told @ factor)
+    information = np.maximum(information, 0.0)
+    axes = factor @ axes  # in which prediction and frame are independent, the former's deviation 1
+    off, seen = axes.T @ pull, information > FAINT
+    surprise = np.max(off[seen] ** 2 / (information * (1 + information))[seen], initial=0.0)
+    after = axes / (1 + information) @ axes.T
+    return mean + sd * (axes @ (off / (1 + information))), after * scale, float(surprise)
 
 
 def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
@@ -200,8 +267,8 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
                     f"nm, its limit is {tracked.largest_nm[worst]:g} nm: bring the instrument "
                     f"nearer by other means and calibrate anew")
     if surprised:
-        message += ("; the last frame moved the state by more than the drift explains: calibrate "
-                    "anew")
+        message += ("; the last frame is off what was expected by more than the drift explains: "
+                    "calibrate anew")
     return Judgement(inside, correct, tunes, message)
 
 
@@ -221,7 +288,7 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
     if np.count_nonzero(away) == 3:
         away[SYMMETRY[places] == 2] /= np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
-    away = away / edge_waves(tracked.optics)[places]
+    away = np.linalg.solve(tracked.actuator, away / edge_waves(tracked.optics)[places])
     for probe in (tunes + away, tunes - away):
         if np.all(np.abs(probe) <= tracked.largest_nm):
             return probe
@@ -230,18 +297,21 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
 
 
 def _problem(tracked: Tracked, seen: observation.Observation, knobs) -> unknowns.Problem:
-    """The refinement's problem of one frame, its prior the state predicted."""
-    radius, ellipticity = observation.camera_of([seen])
-    radius = tracked.radius_pixels or radius
+    """The refinement's problem of one frame, its prior what is predicted."""
+    radius = tracked.radius_pixels
+    _, ellipticity = observation.camera_of([seen])
     power = tiles.tile_spectra(
         seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity), seen.dark)
     measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
     problem = unknowns.problem(measured, tracked.knob_names,
                                observation.measured_optics(tracked.optics, radius), radius)
-    rows = [problem.free.index(name) for name in tracked.knob_names]
-    mean, sd = problem.mean.state.copy(), problem.sd.state.copy()
-    mean[rows] = tracked.x0_nm
-    sd[rows] = np.sqrt(np.diag(tracked.covariance_nm2))
-    means, deviations = ({name: pair[k] for name, pair in tracked.learnt.items()} for k in (0, 1))
-    return replace(problem, mean=problem.mean._replace(state=mean, **means),
-                   sd=problem.sd._replace(state=sd, **deviations))
+    place = unknowns.slices(problem)
+    mean, sd = ({name: np.reshape(part[place[name]], np.shape(getattr(problem.mean, name)))
+                 for name in FOLLOWED}
+                for part in (tracked.mean, np.sqrt(np.diag(tracked.covariance))))
+    mean["film"] = problem.mean.film + problem.film_factor @ mean["film"]
+    widths, precision = np.sqrt(np.diag(tracked.covariance)), np.eye(problem.active.size)
+    precision[: widths.size, : widths.size] = np.linalg.inv(
+        tracked.covariance / np.outer(widths, widths))
+    return replace(problem, mean=problem.mean._replace(**mean), sd=problem.sd._replace(**sd),
+                   weights=np.full(1, tracked.weight), precision=precision)

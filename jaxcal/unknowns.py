@@ -69,7 +69,8 @@ class Problem:
     measured, knob_names, optics; free: names of the F aberrations; mean, sd: prior of the
     unknowns; film_factor: (K, K) Cholesky factor of the film's prior; weights: (T,) of the
     frames, 0 for one that is set aside; active: (Z,) which unknowns are estimated; layouts: of the
-    windows whose power is measured.
+    windows whose power is measured; precision: (Z, Z) of the prior of z, where that is not the
+    identity.
     """
 
     measured: Measured
@@ -82,6 +83,7 @@ class Problem:
     weights: np.ndarray
     active: np.ndarray
     layouts: tuple[tiles.Layout, ...] = tiles.LAYOUTS
+    precision: np.ndarray | None = None
 
 
 def free_aberrations(knob_names, optics: Optics) -> tuple[str, ...]:
