@@ -112,8 +112,9 @@ def refined_step(key, refinement: refine.Refinement, tolerance_nm, limit_nm):
                                                   strict=True))[:SOLUTIONS]
     states = refined_trials(key, problem.knob_names, problem.optics)
     which = np.resize(np.arange(len(front)), REFINED_TRIALS)
-    tuned = np.array([solution.tuned_knobs_nm for _, solution in front])[which]
-    steps = np.clip(tuned + states, -limit_nm, limit_nm)
+    steps = np.array([front[k][1].tuned_knobs_nm + np.linalg.solve(front[k][1].gain, state)
+                      for k, state in zip(which, states, strict=True)])
+    steps = np.clip(steps, -limit_nm, limit_nm)
 
     def gain(steps, problem):
         return sum(weight * step_gain(steps, tolerance_nm, problem, solution.point)

@@ -27,6 +27,8 @@ DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 # Log odds from which on a verification frame is taken to show another state: more than right frames
 # come to (benchmarks/verification.py).
 DOUBTED = 15.0
+ASTRAY = ("the knobs could not be brought back, they stand anywhere between there and where they "
+          "were sent last")
 ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
              "there, take more frames; a knob may not have arrived")
 
@@ -164,7 +166,10 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     except (InstrumentError, ValueError, OSError) as error:
         ended = _refused(course, plan, str(error))  # of the instrument, its frames, or the folder
     except BaseException as error:
-        error.add_note(_bring_back(course)[1])
+        try:
+            error.add_note(_bring_back(course)[1])
+        except BaseException as again:
+            error.add_note(f"{ASTRAY} (interrupted again: {type(again).__name__})")
         raise
     try:
         course.microscope.end(ended.verdict, ended.reason)
@@ -339,8 +344,7 @@ def _bring_back(course: _Course):
         return course.standing(home), (f"the knobs are back where they were, which could not be "
                                        f"kept: {error}")
     except (InstrumentError, ValueError) as error:
-        return None, (f"the knobs could not be brought back ({error}), they stand anywhere between "
-                      "there and where they were sent last")
+        return None, f"{ASTRAY} ({error})"
     return course.standing(home), "the knobs are back where they were"
 
 

@@ -16,8 +16,9 @@ def run(command, arguments):
     """
     try:
         return command(arguments)
-    except KeyboardInterrupt:
-        console.complain("interrupted; what was written before is complete")
+    except KeyboardInterrupt as error:
+        console.complain("; ".join(["interrupted", *_notes(error),
+                                    "what was written before is complete"]))
         return 130
     except Exception as error:  # the last place before the user: any becomes one line
         return _report(error)
@@ -312,8 +313,12 @@ def _report(error, path=None):
         console.complain(message)
         return UNREADABLE
     place = "" if path is None else f"{path}: "
+    message = "; ".join([f"{type(error).__name__}: {error}", *_notes(error)])
     console.complain(
-        f"{place}a fault of jaxcal, please report it: {type(error).__name__}: {error} "
-        f"(JAXCAL_DEBUG=1 shows where)"
-    )
+        f"{place}a fault of jaxcal, please report it: {message} (JAXCAL_DEBUG=1 shows where)")
     return FAULT
+
+
+def _notes(error):
+    """What was added to an error on its way, such as where the knobs were left."""
+    return getattr(error, "__notes__", [])

@@ -8,7 +8,7 @@ x_k and the settings u_k,
 is solved for x0, G and the signs by least squares, begun at each of many guesses of G: as told,
 the camera turned by any multiple of 15 degrees, mirrored or not, one knob without effect. G is free
 among the two knobs of a pair and for those without a partner. That a knob and all others have the
-opposite sign cannot be told, nor does it matter: the first knob that moves counts as right. Where
+opposite sign cannot be told, nor does it matter: C10 counts as right, or the first that moves. Where
 the settings before each frame are known, another guess is that a share of every move is missing.
 """
 
@@ -98,7 +98,8 @@ def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics, before_nm=N
     best = int(np.argmin(costs))
     (cost, x0, gain, of_gain, squares), lag = found[best], float(guesses[best][1])
     moving = np.flatnonzero(np.abs(np.diag(gain)) > MOVES)  # a common sign cannot be told
-    sign = np.sign(gain[moving[0], moving[0]]) if moving.size else 1.0
+    first = min(moving, key=lambda place: names[place], default=0)
+    sign = np.sign(gain[first, first]) if moving.size else 1.0
     gain, x0 = sign * gain, sign * x0
     fits = squares.mean(1) < OUTLIER
     across = waves[None, :] / waves[:, None]  # from waves a wave to nm a nm
@@ -138,10 +139,10 @@ def _solve(x, u, sd, gain, first, names):
 
 
 def blocks(names) -> list[list[int]]:
-    """Places of the knobs that belong together: the two of a pair, or one alone."""
+    """Places of the knobs that belong together: the two of a pair, a before b, or one alone."""
     found = {}
-    for place, name in enumerate(names):
-        found.setdefault(name[:3], []).append(place)
+    for place in sorted(range(len(names)), key=lambda place: names[place]):
+        found.setdefault(names[place][:3], []).append(place)
     return list(found.values())
 
 

@@ -71,7 +71,7 @@ def _metadata(dataset, name):
             try:
                 found = _look_up(own(dataset), source.split("."))
                 value = _positive(change(found) if change else found)
-            except (TypeError, ValueError):
+            except Exception:  # what a reader makes of odd metadata: then they do not say
                 continue
     return value
 
@@ -87,7 +87,7 @@ def _look_up(tree, keys):
 def _positive(value):
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and number > 0 else None
 

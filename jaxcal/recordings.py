@@ -97,6 +97,10 @@ def read(path, energy_keV=None):
         return _recording(_images(_read_field(path, READERS[ending])), energy_keV)
     except SeriesError as error:
         raise error.at(path) from None
+    except Exception as error:  # odd metadata, of which no reader thought
+        raise SeriesError(f"what is in it makes no recording ({type(error).__name__}: "
+                          f"{first_line(error)})", "export the frames as TIFF or NumPy"
+                          ).at(path) from None
 
 
 def _check_there(path):

@@ -188,7 +188,7 @@ def test_the_step_of_the_largest_gain_is_taken(monkeypatch):
     monkeypatch.setattr(acquisition, "step_gain", step_gain)
     monkeypatch.setattr(acquisition.unknowns, "glimpse",
                         lambda problem: SimpleNamespace(glimpse=True))
-    solutions = tuple(SimpleNamespace(tuned_knobs_nm=np.array([u, 0.0]), point=p)
+    solutions = tuple(SimpleNamespace(tuned_knobs_nm=np.array([u, 0.0]), point=p, gain=np.eye(2))
                       for u, p in ((50.0, 1.0), (-50.0, -1.0)))
     refinement = SimpleNamespace(
         problem=SimpleNamespace(knob_names=("C10", "C12a"), optics=optics, glimpse=False),

@@ -80,6 +80,14 @@ def test_the_other_sign_of_the_imaginary_part(server, corrector):
     assert_allclose(server.state["A2"], [0.0, 3e-8], atol=1e-20)
 
 
+def test_what_was_corrected_is_measured_with_the_same_sign(server):
+    with CeosCorrector("127.0.0.1", server.port, flip_imaginary=True) as corrector:
+        bench = microscope(corrector, ("C10", "C12a", "C12b", "C21a", "C21b"), flip_imaginary=True)
+        bench.set([10.0, 20.0, -30.0, 60.0, 30.0])
+        found = corrector.acquire_tableau()
+    assert found == pytest.approx(dict(zip(bench.knob_names, bench.knobs_nm, strict=True)))
+
+
 def test_limits_are_kept_and_nothing_moves(server, corrector):
     bench = microscope(corrector, limits_nm={"C10": 200.0})
     with pytest.raises(ValueError, match=r"C10 was asked to -201.0 nm, its limit is 200 nm"):

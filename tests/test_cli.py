@@ -15,7 +15,7 @@ import pytest
 import standins
 
 import jaxcal
-from jaxcal import console, results
+from jaxcal import commands, console, results
 from jaxcal.cli import main
 from jaxcal.series import probe, read, read_truth, write
 
@@ -521,3 +521,13 @@ def test_a_file_that_is_not_there_costs_no_jax(tmp_path):
     done = jaxcal_command("estimate", tmp_path / "none.h5")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "jax" not in done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("error, status", [(KeyboardInterrupt(), 130), (TypeError("x"), 1)])
+def test_where_the_knobs_were_left_is_said_with_any_error(error, status, capsys):
+    def command(arguments):
+        error.add_note("the knobs are back where they were")
+        raise error
+
+    assert commands.run(command, None) == status
+    assert "; the knobs are back where they were" in capsys.readouterr().err

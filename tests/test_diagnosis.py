@@ -97,6 +97,18 @@ def test_what_is_wrong_is_found(names, case):
                 assert len(found.findings) == 1
 
 
+@pytest.mark.parametrize("case", ["turned by 37", "mirrored"])
+def test_the_order_of_the_knobs_does_not_matter(case):
+    """The halves of a pair the other way round tell the same angle."""
+    make, told = CASES[case]
+    seen, sd, knobs = states(make(SEVEN), SEVEN, 3)
+    order = [2, 1, 0, 4, 3, 6, 5]
+    swapped = diagnosis.response(seen[:, order], sd[:, order], knobs[:, order],
+                                 tuple(SEVEN[k] for k in order), OPTICS)
+    assert any(alike(told, one) for one in swapped.findings), swapped.findings
+    assert swapped.findings == diagnosis.response(seen, sd, knobs, SEVEN, OPTICS).findings
+
+
 def test_a_frame_that_shows_something_else_does_not_fit():
     _, sd, knobs = states(np.eye(3), FIRST_ORDER, 5)
     exact = np.array([30.0, 20.0, -50.0]) + knobs

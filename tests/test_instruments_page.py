@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import jaxcal
 from jaxcal import (
     aperture,
     calibration,
+    conformance,
     diagnosis,
     estimation,
     inconsistency,
@@ -31,22 +33,25 @@ def block(name):
 
 
 def test_the_code_runs(monkeypatch, tmp_path, capsys):
-    """With an instrument and an estimate that cost nothing: names and arguments are real."""
+    """With an instrument and an estimate that cost nothing: names and arguments are real, as
+    stand-ins for functions take what these take."""
     microscope = SimpleNamespace(sent=[], acquire=lambda: "frame", limits_nm=400.0)
     microscope.set = lambda knobs: microscope.sent.append(np.array(knobs))
     made = SimpleNamespace(
         verdict="tuned", reason="verified", applied_knobs_nm=np.ones(3), estimate="estimate",
         series=SimpleNamespace(optics="optics"))
     asked = {}
-    monkeypatch.setattr("jaxcal.conformance.check", lambda bench: f"asked {bench is microscope}")
-    monkeypatch.setitem(vars(jaxcal), "calibrate",
-                        lambda bench, **options: asked.update(options) or made)
-    monkeypatch.setattr(tracking, "start", lambda answer, optics, walk_nm, limits_nm: [walk_nm])
-    monkeypatch.setattr(tracking, "wait", lambda state, seconds: [*state, seconds])
-    monkeypatch.setattr(tracking, "probe_nm", lambda state: np.full(3, 9.0))
-    monkeypatch.setattr(tracking, "look",
-                        lambda state, frame, knobs: [*state, frame, float(knobs[0])])
-    monkeypatch.setattr(tracking, "judge", lambda state, knobs: tracking.Judgement(
+    def instead(module, name, does):
+        stand_in = create_autospec(getattr(module, name), side_effect=does)
+        monkeypatch.setitem(vars(module), name, stand_in)
+
+    instead(conformance, "check", lambda bench: f"asked {bench is microscope}")
+    instead(jaxcal, "calibrate", lambda bench, **options: asked.update(options) or made)
+    instead(tracking, "start", lambda answer, optics, walk_nm, limits_nm: [walk_nm])
+    instead(tracking, "wait", lambda state, seconds: [*state, seconds])
+    instead(tracking, "probe_nm", lambda state: np.full(3, 9.0))
+    instead(tracking, "look", lambda state, frame, knobs: [*state, frame, float(knobs[0])])
+    instead(tracking, "judge", lambda state, knobs: tracking.Judgement(
         0.4, True, np.full(3, 2.0), f"{state} at {knobs[0]}"))
     monkeypatch.setitem(vars(jaxcal), "SimulatedMicroscope", lambda seed: microscope)
     names = {}

@@ -397,7 +397,7 @@ def test_a_fault_at_any_call_ends_in_a_stated_state(tune, tmp_path, fault):
         kept = json.loads((folder / "run.json").read_text())
         assert kept["state"] == "refused" and kept["message"] == made.reason
         if fault is hangs and at % 2 == 0:  # the knobs may still move: nothing else is asked
-            assert "could not be brought back (the call that moved the knobs still has not" \
+            assert f"{calibration.ASTRAY} (the call that moved the knobs still has not" \
                 in made.reason
             assert made.applied_knobs_nm is None and kept["standing_nm"] is None
         else:
@@ -417,8 +417,8 @@ def test_where_the_knobs_cannot_be_brought_back_it_is_said(tune):
     bench.set = lambda knobs: sent(knobs) if len(bench.calls) <= 4 else raises()
     made = tune(bench)
     assert made.verdict == "refused" and made.applied_knobs_nm is None
-    assert "could not be brought back (the microscope failed in set: the network is down), they " \
-        "stand anywhere between there and where they were sent last" in made.reason
+    assert (f"{calibration.ASTRAY} (the microscope failed in set: the network is down)"
+            in made.reason)
 
 
 def test_an_interruption_brings_the_knobs_back_and_the_run_goes_on_from_there(tune, tmp_path):
@@ -427,14 +427,27 @@ def test_an_interruption_brings_the_knobs_back_and_the_run_goes_on_from_there(tu
 
     whole = tune(Bench())
     bench = Bench(5, interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as told:
         tune(bench, run=tmp_path)
+    assert told.value.__notes__ == ["the knobs are back where they were"]
     assert_array_equal(bench.knobs, 0.0)
     told = runs.read(tmp_path)
     assert told["state"] == "running" and set(told["standing_nm"].values()) == {0.0}
     bench = Bench()
     same(tune(bench, run=tmp_path, resume=True), whole)
     assert_array_equal(bench.began.knobs_nm, 0.0)
+
+
+def test_interrupted_again_while_the_knobs_are_brought_back_is_said(tune):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    bench = Bench(5, interrupted)
+    sent = bench.set
+    bench.set = lambda knobs: sent(knobs) if len(bench.calls) <= 5 else interrupted()
+    with pytest.raises(KeyboardInterrupt) as told:
+        tune(bench)
+    assert told.value.__notes__ == [f"{calibration.ASTRAY} (interrupted again: KeyboardInterrupt)"]
 
 
 def test_limits_bound_the_steps_and_the_correction(tune, monkeypatch):

@@ -178,6 +178,14 @@ def test_a_probe_is_a_line_focus_off_the_tuning_setting():
     assert_allclose(other, -away)
 
 
+def test_a_probe_is_a_line_focus_also_where_knobs_act_otherwise_than_told():
+    gain = np.diag([0.6, 1.0, 1.2])
+    state = tracking.start(answer(gain=gain), OPTICS, 1.0)
+    away = state.state_nm(tracking.probe_nm(state)) * edge_waves(OPTICS)[:3]
+    assert_allclose(away[0], tracking.NEAR)
+    assert_allclose(np.hypot(*away[1:]), away[0])
+
+
 def test_a_probe_does_not_depend_on_the_order_of_the_knobs():
     turned = ("C12a", "C12b", "C10")
     state = tracking.start(answer(names=turned), OPTICS, 1.0)

@@ -33,13 +33,15 @@ class CeosCorrector:
     Args:
         host, port: where its RPC server listens.
         timeout_s: for which a whole answer is waited; a correction takes seconds.
+        flip_imaginary: of the aberrations that it measures, see `jaxcal.convert`.
 
     Raises:
         InstrumentError: nobody listens there.
     """
 
-    def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0):
-        self._address, self._timeout = (host, port), timeout_s
+    def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0,
+                 flip_imaginary: bool = False):
+        self._address, self._timeout, self._flip = (host, port), timeout_s, flip_imaginary
         self._place, self._number, self._rest, self._deadline = f"{host}:{port}", 0, b"", 0.0
         self._socket, self._closed = None, False
         self._connect()
@@ -136,7 +138,7 @@ class CeosCorrector:
     def _measured(self, method, params, seconds):
         answer = self._ask(method, params, seconds)
         try:
-            return notations.to_krivanek(answer, "ceos")
+            return notations.to_krivanek(answer, "ceos", flip_imaginary=self._flip)
         except (TypeError, ValueError) as error:
             raise InstrumentError(f"{method} should answer with aberrations in CEOS's names: "
                                   f"{error}") from error
@@ -200,7 +202,8 @@ class CeosMicroscope:
         limits_nm: {knob: nm}, what each may be turned to at most, counted from the start; a
             setting beyond is refused before anything moves.
         select: "coarse" or "fine", which of the corrector's elements for B2 and the like move.
-        flip_imaginary: see `jaxcal.convert`.
+        flip_imaginary: of the aberrations that are corrected, see `jaxcal.convert`; the corrector
+            that measures them takes it too.
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, nm, also where a call failed half way: what
