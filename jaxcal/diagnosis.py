@@ -8,8 +8,9 @@ x_k and the settings u_k,
 is solved for x0, G and the signs by least squares, begun at each of many guesses of G: as told,
 the camera turned by any multiple of 15 degrees, mirrored or not, one knob without effect. G is free
 among the two knobs of a pair and for those without a partner. That a knob and all others have the
-opposite sign cannot be told, nor does it matter: C10 counts as right, or the first that moves. Where
-the settings before each frame are known, another guess is that a share of every move is missing.
+opposite sign cannot be told, nor does it matter: C10 counts as right, or the first that moves.
+Where the settings before each frame are known, another guess is that a share of every move is
+missing.
 """
 
 from dataclasses import dataclass
