@@ -42,9 +42,12 @@ DECIDED = 0.95  # weight of one mode above which the others are out
 UNSPOKEN = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 GAIN_STEPS = 8  # M-steps then where it is asked for the actuator matrix, which moves the states
+BESIDE = 1.05  # factor by which a semi-angle may be outside those trained for
 UNLIKE = 0.2  # nats a bin, `Model.look`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
+FEW = ("too few to ask for a drift or how the knobs act: the widths are those of an instrument "
+       "that stands still and does as it is told")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
 STARTS = 6  # modes of EM at most that the refinement starts from
@@ -150,7 +153,7 @@ def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
         answer, found = _summary(result, data, series, frames), None
     else:
         answer, found = _by_spectra(frames, series, by_em, settings, actuator, before, report)
-    answer = _remarked(answer, frames, series, found)
+    answer = _remarked(answer, frames, series, model, found)
     return replace(answer, seconds=time.perf_counter() - start)
 
 
@@ -209,10 +212,12 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
         return unknowns.with_actuator(problem) if actuator else problem
 
     def refined_from(problem, starts, share):
-        return refine.solve(problem, starts, progress=lambda told, fraction: report(
+        return refine.solve(problem, starts, search=search, progress=lambda told, fraction: report(
             told, share + (1 - share) * fraction))
 
-    if before is not None and before.refinement is not None:
+    goes_on = before is not None and before.refinement is not None
+    search = not (goes_on and before.frames_used >= refine.ACTUATED)  # once, by frames enough
+    if goes_on:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(frames.numbers),
                          latents=frames.latents, spectra=frames.images,
@@ -236,17 +241,29 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
     return _refined(answer, found, series, asked=actuator), found
 
 
-def _remarked(answer: Estimate, frames: _Frames, series: Series, found) -> Estimate:
-    """The answer with what else is to be said of it: optics told wrong, all frames at one setting,
-    frames unlike anything trained on."""
+def _remarked(answer: Estimate, frames: _Frames, series: Series, model: models.Model,
+              found) -> Estimate:
+    """The answer with what else is to be said of it: optics told wrong or never trained on, all
+    frames at one setting, frames unlike anything trained on."""
     wrong = inconsistency.findings(series.optics, frames.radius, found)
-    answer = replace(answer, message="; ".join(filter(None, (answer.message, wrong))))
+    answer = replace(answer, message="; ".join(filter(None, (
+        answer.message, wrong, untrained(frames.optics, model)))))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
+
+
+def untrained(optics: Optics, model: models.Model) -> str:
+    """A sentence where the semi-angle is none that the model was trained for; empty where it is."""
+    least, most = model.card.get("ranges", {}).get("semi_angles_mrad", (0.0, np.inf))
+    if least / BESIDE <= optics.semi_angle_mrad <= most * BESIDE:
+        return ""
+    return (f"the aperture has a semi-angle of {optics.semi_angle_mrad:.1f} mrad, the model was "
+            f"trained from {least:g} to {most:g}: EM may have missed the state, compare with "
+            f"another aperture")
 
 
 def _asked_for_gains(problem, before: Estimate | None) -> bool:
@@ -347,6 +364,8 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
     numbers = tuple(answer.frame_numbers[k] for k in kept)
     decided = solutions[0].weight >= DECIDED
     told = f"refined on the spectra of {len(kept)} frames"
+    if not refine.enough(found.problem):
+        told += f", {FEW}"
     if found.with_actuator:
         gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
             series.knob_names, np.diag(best.gain), strict=True))

@@ -42,6 +42,7 @@ SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
 LIKELY = 0.5  # probability of a drift from which on it is among the unknowns of the climb
 BELIEVED = 3.0  # log evidence that it takes to believe that the knobs miss or turn otherwise
+SCALES = -0.1, 0.1  # log scales between knobs and optics that are tried besides
 OFF_SCALE = 2.5  # standard deviations of the scale between knobs and optics that ask for a wider
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
@@ -179,11 +180,12 @@ def set_aside(problem: Problem, points, steps: int):
     return problem, points
 
 
-def wanted(problem: Problem, points, steps: int, report):
-    """The problem with what the frames ask for besides, another scale between knobs and optics, a
-    drift, the actuator matrix, or what the knobs miss their settings by, and where the climbs of
-    the points end in it."""
-    for ask in (_scale, _drift, _actuator, _misses):
+def wanted(problem: Problem, points, steps: int, report, search: bool = False):
+    """The problem with what the frames ask for besides, another scale between knobs and optics,
+    also one far from that told where ``search`` says so, a drift, the actuator matrix, or what
+    the knobs miss their settings by, and where the climbs of the points end in it."""
+    problem, points = _scale(problem, points, steps, report, search)
+    for ask in (_drift, _actuator, _misses):
         problem, points = ask(problem, points, steps, report)
     return problem, points
 
@@ -193,18 +195,37 @@ def _freed(wider: Problem, points, steps: int) -> list[Point]:
     return _front([climb(wider, point, steps)[0] for point in points], wider)
 
 
-def _scale(problem: Problem, points, steps: int, report):
+def _scale(problem: Problem, points, steps: int, report, search: bool):
     """With another scale between knobs and optics, where that is believed; of `wanted`."""
-    if not (enough(problem) and abs(off_scale(points[0], problem)) > OFF_SCALE):
+    if not enough(problem):
+        return problem, points
+    wider, starts = with_scale(problem), []
+    if abs(off_scale(points[0], problem)) > OFF_SCALE:
+        starts += [rescaled(point.z, problem, wider) for point in points]
+    if search:
+        report("looking for another scale between knobs and optics", 0.62)
+        starts += _other_scales(rescaled(points[0].z, problem, wider), wider)
+    if not starts:
         return problem, points
     report("fitting the scale between knobs and optics", 0.65)
-    wider = with_scale(problem)
-    far = climbed(wider, [rescaled(point.z, problem, wider) for point in points], 2 * steps)
+    far = climbed(wider, starts, 2 * steps)
     ends = [climb(wider, top, SETTLING) for top in _front(far, wider)]
     believed = log_evidence(ends[0][0], wider) > log_evidence(points[0], problem) + BELIEVED
     if not believed or not all(settled for _, settled in ends):
         return problem, points
     return set_aside(wider, [top for top, _ in ends], steps)
+
+
+def _other_scales(here, wider: Problem) -> list[np.ndarray]:
+    """z (Z,) of other scales that are likelier, by the lower frequencies, than the one of z (Z,):
+    with a wrong energy there is a second top, which no climb from the first comes to."""
+    rough, place = glimpse(wider), slices(wider)["log_scale"]
+    starts = [here]
+    for log_scale in SCALES:
+        starts.append(here.copy())
+        starts[-1][place] += log_scale / wider.sd.log_scale
+    first, *others = climbed(rough, starts, GLANCE)
+    return [end.z for end in others if log_evidence(end, rough) > log_evidence(first, rough)]
 
 
 def _drift(problem: Problem, points, steps: int, report):
@@ -239,14 +260,16 @@ def _misses(problem: Problem, points, steps: int, report):
     return set_aside(wider, _freed(wider, points, steps), steps)
 
 
-def solve(problem: Problem, starts, steps: int = STEPS, progress=None) -> Refinement:
+def solve(problem: Problem, starts, steps: int = STEPS, progress=None, *,
+          search: bool = False) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
     best, or come to the same place, are given up. Frames of one setting show a state and its mirror
     image alike: that is an end, too. Frames that do not fit are set aside. The actuator matrix, and
     what the knobs miss their settings by, are estimated too where the others ask for it; a drift
-    is averaged over, and climbed with where it is likelier than none.
+    is averaged over, and climbed with where it is likelier than none. ``search``: look for another
+    scale between knobs and optics also where nothing nearby asks for one.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -262,7 +285,11 @@ def solve(problem: Problem, starts, steps: int = STEPS, progress=None) -> Refine
     points = _front(climbed(problem, [point.z for point in points], steps), problem)
     report("looking for frames that do not fit", 0.6)
     problem, points = set_aside(problem, points, steps)
-    problem, points = wanted(problem, points, steps, report)
+    narrow = problem
+    problem, points = wanted(problem, points, steps, report, search)
+    if problem is not narrow:  # what did not fit may have been what has been freed since
+        problem = tempered(problem, points[0])
+        points = climbed(problem, [point.z for point in points], steps)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
     open_ = enough(problem) and not asked(problem, "gain")
     found = [solution(point, problem, settled,

@@ -488,11 +488,19 @@ def refined(series, model):
     return calibration.estimate(series, model, settings=QUICK)
 
 
+@pytest.mark.parametrize(("semi_angle", "told"), [(20.0, ""), (33.5, ""), (13.0, "13.0 mrad"),
+                                                  (50.0, "50.0 mrad, the model was trained from")])
+def test_a_semi_angle_that_was_never_trained_is_told(model, semi_angle, told):
+    said = estimation.untrained(replace(OPTICS, semi_angle_mrad=semi_angle), model)
+    assert told in said and bool(said) == bool(told)
+
+
 def test_the_refined_answer_is_narrower_and_right(refined, answer):
     error = refined.x0_nm - list(TRUTH.values())
     sd, before = (np.sqrt(np.diag(one.covariance_nm2)) for one in (refined, answer))
     assert np.all(np.abs(error) < 4 * sd) and np.all(sd < 0.7 * before)
-    assert refined.converged and refined.message.startswith("refined on the spectra of 4 frames")
+    assert refined.converged and refined.message.startswith(
+        f"refined on the spectra of 4 frames, {estimation.FEW}")
     assert refined.refinement is not None and answer.refinement is None
     assert_array_equal(refined.latents, answer.latents)
 
