@@ -138,14 +138,14 @@ def one(seed: int, model) -> dict:
             broken.append("it is not said that nobody knows where the knobs stand")
     elif not np.allclose(microscope.asked_nm, made.applied_knobs_nm):
         broken.append("the knobs do not stand where it says")
-    elif not any(np.allclose(made.applied_knobs_nm, best) for best in _best(made)):
+    elif not any(np.allclose(made.applied_knobs_nm, best) for best in best(made)):
         broken.append("the knobs were left in between")
     return run | {"verdict": made.verdict, "reason": made.reason, "broken": broken,
                   "left": float(left.max()), "seconds": time.perf_counter() - start,
                   "inside": bool(np.all(left <= 1)), "frames": len(made.history)}
 
 
-def _best(made):
+def best(made):
     """Where a run may leave the knobs: at zero; where it was not refused, at a setting that tunes
     by one of its estimates."""
     yield np.zeros(len(made.knob_names))

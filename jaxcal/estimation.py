@@ -216,7 +216,8 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
             told, share + (1 - share) * fraction))
 
     goes_on = before is not None and before.refinement is not None
-    search = not (goes_on and before.frames_used >= refine.ACTUATED)  # once, by frames enough
+    # a loop's steps follow its estimates, and may never leave the top of a scale told wrong
+    search = goes_on and before.frames_used < refine.ACTUATED
     if goes_on:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(frames.numbers),

@@ -204,7 +204,7 @@ def _scale(problem: Problem, points, steps: int, report, search: bool):
         starts += [rescaled(point.z, problem, wider) for point in points]
     if search:
         report("looking for another scale between knobs and optics", 0.62)
-        starts += _other_scales(rescaled(points[0].z, problem, wider), wider)
+        starts += _other_scales(points[0], problem, wider)
     if not starts:
         return problem, points
     report("fitting the scale between knobs and optics", 0.65)
@@ -216,16 +216,18 @@ def _scale(problem: Problem, points, steps: int, report, search: bool):
     return set_aside(wider, [top for top, _ in ends], steps)
 
 
-def _other_scales(here, wider: Problem) -> list[np.ndarray]:
-    """z (Z,) of other scales that are likelier, by the lower frequencies, than the one of z (Z,):
-    with a wrong energy there is a second top, which no climb from the first comes to."""
+def _other_scales(best: Point, problem: Problem, wider: Problem) -> list[np.ndarray]:
+    """z (Z,) in the wider problem of other scales that are likelier, by the lower frequencies, than
+    that of the best point: with a wrong energy a loop may have come to a second top, from which no
+    climb leads to the first."""
     rough, place = glimpse(wider), slices(wider)["log_scale"]
-    starts = [here]
+    starts = [rescaled(best.z, problem, wider)]
     for log_scale in SCALES:
-        starts.append(here.copy())
+        starts.append(starts[0].copy())
         starts[-1][place] += log_scale / wider.sd.log_scale
     first, *others = climbed(rough, starts, GLANCE)
-    return [end.z for end in others if log_evidence(end, rough) > log_evidence(first, rough)]
+    return [end.z for end in others if np.isfinite(end.value)
+            and log_evidence(end, rough) > log_evidence(first, rough) + BELIEVED]
 
 
 def _drift(problem: Problem, points, steps: int, report):

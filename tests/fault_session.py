@@ -1,0 +1,105 @@
+"""Closed loops in full, frames, estimates and decisions, in a process of its own and in single
+precision, as users run them: in double precision a loop takes minutes.
+
+    python fault_session.py CASE ... [--folder FOLDER]
+
+Prints one JSON object, {case: what came of it}.
+"""
+
+import json
+import sys
+
+import numpy as np
+
+import jaxcal
+from benchmarks import faults
+from jaxcal import calibration
+from jaxcal.aberrations import indices
+from jaxcal.microscopes import FaultyMicroscope, SimulatedMicroscope
+from jaxcal.microscopes import check as conformance
+
+LIMITS_NM = {"C10": 300.0, "C12a": 300.0, "C12b": 300.0}
+FRAMES = 7
+SPOILT = {0: "crystalline", 2: "contaminated", 3: "half shadowed", 4: "late", 5: "stale"}
+
+
+def microscopes(simulated=None, **fault):
+    """A microscope with a fault, and the one behind."""
+    bench = SimulatedMicroscope(seed=31, limits_nm=LIMITS_NM, hidden_range_nm=120.0,
+                                **(simulated or {}))
+    return FaultyMicroscope(bench, seed=1, **fault), bench
+
+
+CASES = {
+    "dead knob": lambda: microscopes({"actuator": np.diag([1.0, 0.0, 1.0])}),
+    "frames": lambda: microscopes(frames=SPOILT),
+    "energy": lambda: faults.draw(40126)[1:],  # 131 keV told, 200 true
+}
+
+
+def loop(name):
+    """A calibration with a fault."""
+    microscope, bench = CASES[name]()
+    made = jaxcal.calibrate(microscope, frames=FRAMES)
+    left = bench.state_nm()[indices(bench.knob_names)]
+    return {
+        "verdict": made.verdict, "reason": made.reason,
+        "beyond": bool(np.any(microscope.largest_nm > bench.limits_nm)),
+        "stands": bool(np.allclose(microscope.asked_nm, made.applied_knobs_nm)),
+        "best": any(np.allclose(made.applied_knobs_nm, best) for best in faults.best(made)),
+        "back": not np.any(made.applied_knobs_nm),
+        "left": float(np.max(np.abs(left) / made.limits_nm)),
+        "rejected": {number: why for number, why in made.estimate.rejected_frames},
+        "unlike": list(made.estimate.unlike_frames)}
+
+
+class Killed(BaseException):
+    """As of kill -9: nothing is done afterwards."""
+
+
+def continued(folder):
+    """A run killed in its fifth estimate and gone on with, beside one that was not."""
+    def tune(**given):
+        return jaxcal.calibrate(microscopes()[0], frames=FRAMES, **given)
+
+    def killer(message, fraction):
+        if message.startswith("frame 5: fitting"):
+            raise Killed
+
+    whole, usual = tune(), calibration._bring_back
+    calibration._bring_back = lambda course: (None, "killed")
+    try:
+        tune(run=folder, progress=killer)
+    except Killed:
+        pass
+    calibration._bring_back = usual
+    again = tune(run=folder, resume=True)
+    return {name: [np.asarray(getattr(run, name)).tolist() for run in (whole, again)]
+            for name in ("verdict", "reason", "applied_knobs_nm")} | {
+                "x0_nm": [run.estimate.x0_nm.tolist() for run in (whole, again)]}
+
+
+def checked(**fault):
+    """What the check of an adapter says of a microscope that is nearly tuned."""
+    bench = SimulatedMicroscope(hidden_nm={"C10": 20.0, "C12a": -10.0}, seed=5,
+                                limits_nm=dict.fromkeys(LIMITS_NM, 600.0))
+    told = conformance(FaultyMicroscope(bench, seed=1, **fault))
+    return {"passed": told.passed, "told": str(told),
+            "beyond": bool(np.any(np.abs(bench.knobs_nm) > 600.0))}
+
+
+def main():
+    cases, _, rest = " ".join(sys.argv[1:]).partition("--folder")
+    told = {}
+    for case in filter(None, map(str.strip, cases.split(","))):
+        if case == "killed":
+            told[case] = continued(rest.strip())
+        elif case == "check":
+            told[case] = [checked(), checked(quarter_turns=1)]
+        else:
+            told[case] = loop(case)
+    json.dump(told, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
