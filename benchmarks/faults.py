@@ -138,7 +138,7 @@ def one(seed: int, model) -> dict:
             broken.append("it is not said that nobody knows where the knobs stand")
     elif not np.allclose(microscope.asked_nm, made.applied_knobs_nm):
         broken.append("the knobs do not stand where it says")
-    elif not any(np.allclose(made.applied_knobs_nm, best) for best in best(made)):
+    elif not any(np.allclose(made.applied_knobs_nm, one) for one in best(made)):
         broken.append("the knobs were left in between")
     return run | {"verdict": made.verdict, "reason": made.reason, "broken": broken,
                   "left": float(left.max()), "seconds": time.perf_counter() - start,

@@ -190,12 +190,16 @@ def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
     if not len(knob_names):
         raise ValueError("knob_names should hold at least one knob, got none: without a step a "
                          "state and its mirror image show the same; name what can be turned")
-    reach = np.asarray(largest_nm, float)
-    if one_setting(np.stack([reach, np.zeros(len(reach))]), knob_names, optics):
+    reach, limits = np.asarray(largest_nm, float), quarter_pi_limits_nm(optics, knob_names)
+    if np.any(reach >= STEP * limits):
+        return
+    told = identifiability(np.stack([-reach, reach]), knob_names, optics)
+    if not told.sign_decided:
         raise ValueError(
             f"the knobs' limits should leave room for a step, got {_list(knob_names, reach)}: a "
-            f"state and its mirror image show the same until a knob is turned; allow a step, "
-            f"{_step(knob_names, quarter_pi_limits_nm(optics, knob_names))}")
+            f"state and its mirror image show the same until a knob is turned, from limit to limit "
+            f"the log odds against it are {told.sign_log_odds:.1f}, {SIGN_ODDS:.0f} would do; "
+            f"allow a step, {_step(knob_names, limits)}")
 
 
 def _message(told: Identifiability, knobs) -> str:

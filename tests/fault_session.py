@@ -46,7 +46,7 @@ def loop(name):
         "verdict": made.verdict, "reason": made.reason,
         "beyond": bool(np.any(microscope.largest_nm > bench.limits_nm)),
         "stands": bool(np.allclose(microscope.asked_nm, made.applied_knobs_nm)),
-        "best": any(np.allclose(made.applied_knobs_nm, best) for best in faults.best(made)),
+        "best": any(np.allclose(made.applied_knobs_nm, one) for one in faults.best(made)),
         "back": not np.any(made.applied_knobs_nm),
         "left": float(np.max(np.abs(left) / made.limits_nm)),
         "rejected": {number: why for number, why in made.estimate.rejected_frames},

@@ -178,6 +178,13 @@ def test_loops_that_cannot_decide_are_refused(frames, largest, names, match):
     identification.check_loop(2, [0.0, 400.0], ("C10", "C12a"), OPTICS)
 
 
+def test_a_loop_whose_steps_are_too_short_is_refused():
+    """By the same log odds that `identifiability` gives; from 1.5 to 12 nm they come to suffice."""
+    with pytest.raises(ValueError, match=r"from limit to limit the log odds against it are \d"):
+        identification.check_loop(5, [1.5], ("C10",), OPTICS)
+    identification.check_loop(5, [12.0], ("C10",), OPTICS)
+
+
 @pytest.mark.parametrize(("steps", "options", "match"), [
     (np.zeros((2, 2)), {}, r"shape \(frames, 3\), got \(2, 2\): one row of settings"),
     (np.zeros((0, 3)), {}, r"shape \(frames, 3\), got \(0, 3\)"),

@@ -66,15 +66,16 @@ def acquire_series(microscope, knobs_nm) -> jaxcal.Series:
 
 
 def power_of(frame, optics):
-    """Power spectrum (128, 64) of a frame and its log image; on the nominal disc if none is found.
-    """
+    """Power spectrum (128, 64) of a frame, less its dark level, and its log image; on the nominal
+    disc if none is found."""
     disc, quality = aperture.find_disc(frame, optics.radius_pixels)
+    dark = quality.outside if quality.fault is None and quality.dark_seen else 0.0
     if quality.fault is not None:
         height, width = np.shape(frame)
         disc = spectra.Disc((width - 1) / 2, (height - 1) / 2, optics.radius_pixels)
     disc = spectra.Disc(*(np.float32(place) for place in disc))
-    power = spectra.power_spectrum(spectra.without_hot_pixels(jnp.asarray(frame, jnp.float32)),
-                                   disc)
+    counts = spectra.without_hot_pixels(jnp.asarray(frame, jnp.float32)) - np.float32(dark)
+    power = spectra.power_spectrum(counts, disc)
     return power, spectra.log_image(power)
 
 

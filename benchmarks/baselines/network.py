@@ -59,12 +59,14 @@ def untrained(seed: int = 0, pretrained=None):
 
 
 def disturbed(key, images):
-    """Images with noise and with patches left out: the film must not be learnt by heart."""
+    """Images with noise and with patches left out: the film must not be learnt by heart. What is
+    kept counts for more, so that the layers see the sums of whole images."""
     noise, hole = jax.random.split(key)
     count, rows, columns = images.shape
     kept = jax.random.bernoulli(hole, 1 - LEFT_OUT, (count, rows // 8, columns // 8))
     kept = jnp.repeat(jnp.repeat(kept, 8, axis=1), 8, axis=2)
-    return kept * (images + NOISE * jax.random.normal(noise, images.shape, images.dtype))
+    noisy = images + NOISE * jax.random.normal(noise, images.shape, images.dtype)
+    return kept * noisy / (1 - LEFT_OUT)
 
 
 def loss(weights, graph, images, targets):
