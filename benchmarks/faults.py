@@ -124,7 +124,7 @@ def one(seed: int, model) -> dict:
         if np.any(microscope.largest_nm):  # before anything moved, a call may be refused
             broken.append(f"raised after the knobs moved: {error}")
         return run | {"verdict": calibration.REFUSED, "reason": str(error), "broken": broken,
-                      "left": None, "seconds": time.perf_counter() - start}
+                      "unmoved": True, "left": None, "seconds": time.perf_counter() - start}
     except Exception as error:  # that nothing is raised is what is tried here
         return run | {"verdict": "raised", "reason": f"{type(error).__name__}: {error}",
                       "broken": ["raised"], "left": None, "seconds": time.perf_counter() - start}
@@ -190,6 +190,8 @@ def markdown(result) -> str:
             f"seed {run['seed']} ({run['left']:.1f} limits; " + ", ".join(
                 f"{fault} {what}".strip() for fault, what in run["faults"].items()) + ")"
             for run in outside) + ".")
+    if unmoved := sum(run.get("unmoved", False) for run in result["runs"]):
+        parts.append(f"{unmoved} of the refused were refused before anything moved.")
     if s["broken"]:
         parts.append("Broken: " + "; ".join(s["broken"]) + ".")
     return "\n\n".join([*parts, provenance.source(result)])

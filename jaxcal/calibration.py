@@ -220,9 +220,10 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     answer, series = course.history[-1], course.series()
     applied, reached = answer.tuned_knobs_nm, within(answer, plan.limits)
     beyond = _beyond(applied, plan, course.microscope)
-    if beyond and reached:
+    if beyond and reached:  # or the knobs do not act as thought, which is asked
+        wrong = _advice(course, plan, answer, disagrees=True)
         raise InstrumentError(f"{beyond}: bring the instrument nearer by other means and start "
-                              f"again")
+                              f"again{wrong}")
     if beyond:
         return _lost(course, plan, beyond)
     plan.report("verify", fraction := plan.frames / (plan.frames + 1))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import standins
 
-from jaxcal import nexus, read_series
+from jaxcal import commands, nexus, read_series
 from jaxcal.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,15 @@ def test_the_command_makes_the_series_of_the_table(place):
     series = read_series("monday.h5")
     np.testing.assert_array_equal(series.frames, frames)
     assert series.knobs_nm.tolist() == [[0, 0, 0], [80, 0, 0], [0, 80, 0], [0, 0, 80]]
+
+
+def test_all_commands_parse(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(commands, "run", lambda command, arguments: parsed.append(arguments) or 0)
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    assert lines and all(line.startswith("jaxcal ") for line in lines)
+    assert all(main(shlex.split(line)[1:]) == 0 for line in lines)
+    assert len(parsed) == len(lines)
 
 
 def test_the_code_runs(place, capsys):
