@@ -19,8 +19,8 @@ from jaxcal.microscopes import FaultyMicroscope, SimulatedMicroscope
 from jaxcal.microscopes import check as conformance
 
 LIMITS_NM = {"C10": 300.0, "C12a": 300.0, "C12b": 300.0}
-FRAMES = 7
-SPOILT = {0: "crystalline", 2: "contaminated", 3: "half shadowed", 4: "late", 5: "stale"}
+FRAMES = 5  # enough to ask how the knobs act
+SPOILT = {1: "contaminated", 2: "half shadowed", 3: "late", 4: "stale"}
 
 
 def microscopes(simulated=None, **fault):
@@ -33,7 +33,6 @@ def microscopes(simulated=None, **fault):
 CASES = {
     "dead knob": lambda: microscopes({"actuator": np.diag([1.0, 0.0, 1.0])}),
     "frames": lambda: microscopes(frames=SPOILT),
-    "energy": lambda: faults.draw(40126)[1:],  # 131 keV told, 200 true
 }
 
 
@@ -79,13 +78,13 @@ def continued(folder):
                 "x0_nm": [run.estimate.x0_nm.tolist() for run in (whole, again)]}
 
 
-def checked(**fault):
-    """What the check of an adapter says of a microscope that is nearly tuned."""
+def checked():
+    """What the check of an adapter says of a microscope that is nearly tuned, its camera turned."""
     bench = SimulatedMicroscope(hidden_nm={"C10": 20.0, "C12a": -10.0}, seed=5,
                                 limits_nm=dict.fromkeys(LIMITS_NM, 600.0))
-    told = conformance(FaultyMicroscope(bench, seed=1, **fault))
-    return {"passed": told.passed, "told": str(told),
-            "beyond": bool(np.any(np.abs(bench.knobs_nm) > 600.0))}
+    told = conformance(FaultyMicroscope(bench, seed=1, quarter_turns=1))
+    return {"failed": [one.question for one in told.checks if one.passed is False],
+            "findings": told.response.findings, "back": not np.any(bench.knobs_nm)}
 
 
 def main():
@@ -95,7 +94,7 @@ def main():
         if case == "killed":
             told[case] = continued(rest.strip())
         elif case == "check":
-            told[case] = [checked(), checked(quarter_turns=1)]
+            told[case] = checked()
         else:
             told[case] = loop(case)
     json.dump(told, sys.stdout)

@@ -29,27 +29,31 @@ def session(tmp_path, *cases):
     return told
 
 
-def test_a_dead_knob_and_frames_of_all_that_can_be_wrong_with_an_area(tmp_path):
-    told = session(tmp_path, "dead knob", "frames")
-    dead, frames = told["dead knob"], told["frames"]
+def test_a_dead_knob_is_named_and_the_knobs_are_brought_back(tmp_path):
+    dead = session(tmp_path, "dead knob")["dead knob"]
     assert "C12a does not move" in dead["reason"]
     assert dead["verdict"] == "not decided" and dead["back"]
+
+
+def test_frames_of_what_can_be_wrong_with_an_area(tmp_path):
+    """Of six the contaminated, the shadowed and the stale are set aside; that three are too few to
+    be sure is said, and the setting they lead to is nearer than the one it began at."""
+    frames = session(tmp_path, "frames")["frames"]
     rejected = {int(number): why for number, why in frames["rejected"].items()}
-    assert {3, 5} <= set(rejected)
-    assert "dark" in rejected[3] and "stale" in rejected[5]
-    assert 0 in {*rejected, *frames["unlike"]}
-    assert frames["left"] < 10
+    assert set(rejected) >= {1, 2, 4}
+    assert "dark" in rejected[2] and "stale" in rejected[4]
+    assert frames["verdict"] == "not decided" and "3 of 6 frames were set aside" in frames["reason"]
+    assert frames["left"] < 20  # it began some sixty limits off
 
 
-def test_a_wrong_energy_and_a_run_killed_in_an_estimate(tmp_path):
+def test_a_run_killed_in_an_estimate_ends_as_if_it_had_not_been(tmp_path):
     """The refinement goes on from where an earlier one ended, also where a kill was in between."""
-    told = session(tmp_path, "energy", "killed")
-    assert "energy_keV is wrong" in told["energy"]["reason"]
-    for name, (whole, again) in told["killed"].items():
+    for name, (whole, again) in session(tmp_path, "killed")["killed"].items():
         assert again == whole, name
 
 
-def test_the_check_of_an_adapter_with_real_frames(tmp_path):
-    right, turned = session(tmp_path, "check")["check"]
-    assert right["passed"] and not right["beyond"], right["told"]
-    assert not turned["passed"] and "turned by" in turned["told"], turned["told"]
+def test_the_check_of_an_adapter_sees_a_camera_that_is_turned(tmp_path):
+    told = session(tmp_path, "check")["check"]
+    assert told["back"] and len(told["failed"]) == 1, told
+    assert "the camera sees the knobs turned by 90" in told["findings"][0] \
+        or "the camera sees the knobs turned by 270" in told["findings"][0]
