@@ -73,9 +73,12 @@ def continued(folder):
         pass
     calibration._bring_back = usual
     again = tune(run=folder, resume=True)
-    return {name: [np.asarray(getattr(run, name)).tolist() for run in (whole, again)]
-            for name in ("verdict", "reason", "applied_knobs_nm")} | {
-                "x0_nm": [run.estimate.x0_nm.tolist() for run in (whole, again)]}
+    sd = np.sqrt(np.diag(whole.estimate.tuned_covariance_nm2))
+    return {"same": {name: [np.asarray(getattr(run, name)).tolist() for run in (whole, again)]
+                     for name in ("verdict", "reason", "applied_knobs_nm")} | {
+                         "x0_nm": [run.estimate.x0_nm.tolist() for run in (whole, again)]},
+            "largest_nm": float(np.abs(whole.series.knobs_nm).max()),
+            "left_sd": float(np.max(np.abs(whole.true_left_nm) / sd)), "sd_nm": float(sd.max())}
 
 
 def checked():

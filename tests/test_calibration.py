@@ -636,16 +636,3 @@ def test_the_actuator_matrix_is_estimated_where_asked(model):
     assert_allclose(np.diag(found.actuator), np.diag(gain), atol=0.03)
     error = found.tuned_knobs_nm + np.linalg.solve(gain, list(TRUTH.values()))
     assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(found.tuned_covariance_nm2)))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_refined_loop_steps_inside_its_limits(model):
-    """Three frames, all steps by the spectra; nothing beyond limits."""
-    run = calibration.calibrate(microscope(), frames=3, tolerance_nm=0.01, model=model,
-                                settings=QUICK)
-    assert len(run.series) == 3 and all(one.refinement is not None for one in run.history)
-    assert np.all(np.abs(run.series.knobs_nm) <= decisions.KNOB_LIMIT_NM[1])
-    left = run.applied_knobs_nm + list(TRUTH.values())
-    sd = np.sqrt(np.diag(run.history[-1].tuned_covariance_nm2))
-    assert np.all(np.abs(left) < 4 * sd) and np.all(sd < 3.0)

@@ -29,31 +29,28 @@ def session(tmp_path, *cases):
     return told
 
 
-def test_a_dead_knob_is_named_and_the_knobs_are_brought_back(tmp_path):
-    dead = session(tmp_path, "dead knob")["dead knob"]
+def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
+    """The one in a calibration, after which the knobs are back; the other in the check."""
+    told = session(tmp_path, "dead knob", "check")
+    dead, turned = told["dead knob"], told["check"]
     assert "C12a does not move" in dead["reason"]
     assert dead["verdict"] == "not decided" and dead["back"]
+    assert turned["back"] and len(turned["failed"]) == 1, turned
+    assert "the camera sees the knobs turned by 90 or 270" in turned["findings"][0]
 
 
-def test_frames_of_what_can_be_wrong_with_an_area(tmp_path):
-    """Of six the contaminated, the shadowed and the stale are set aside; that three are too few to
-    be sure is said, and the setting they lead to is nearer than the one it began at."""
-    frames = session(tmp_path, "frames")["frames"]
+def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(tmp_path):
+    """Of six frames three are set aside; that the others are too few to be sure is said, and the
+    setting they lead to is nearer than the one it began at. Killed in an estimate a run ends as if
+    it had not been: the refinement goes on from where an earlier one ended."""
+    told = session(tmp_path, "frames", "killed")
+    frames, killed = told["frames"], told["killed"]
     rejected = {int(number): why for number, why in frames["rejected"].items()}
     assert set(rejected) >= {1, 2, 4}
     assert "dark" in rejected[2] and "stale" in rejected[4]
     assert frames["verdict"] == "not decided" and "3 of 6 frames were set aside" in frames["reason"]
     assert frames["left"] < 20  # it began some sixty limits off
-
-
-def test_a_run_killed_in_an_estimate_ends_as_if_it_had_not_been(tmp_path):
-    """The refinement goes on from where an earlier one ended, also where a kill was in between."""
-    for name, (whole, again) in session(tmp_path, "killed")["killed"].items():
+    for name, (whole, again) in killed["same"].items():
         assert again == whole, name
-
-
-def test_the_check_of_an_adapter_sees_a_camera_that_is_turned(tmp_path):
-    told = session(tmp_path, "check")["check"]
-    assert told["back"] and len(told["failed"]) == 1, told
-    assert "the camera sees the knobs turned by 90" in told["findings"][0] \
-        or "the camera sees the knobs turned by 270" in told["findings"][0]
+    assert killed["largest_nm"] <= 300  # the steps are by the spectra, within the limits
+    assert killed["left_sd"] < 4 and killed["sd_nm"] < 3

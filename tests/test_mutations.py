@@ -17,7 +17,7 @@ from jaxcal.microscopes.ceos import CeosCorrector, netstring
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError, probe, read, write
 
-SERIES, REPORTS, NETSTRINGS = 4000, 3000, 300
+SERIES, REPORTS, NETSTRINGS = 1500, 3000, 300
 
 
 def damaged(data: bytes, random) -> bytes:

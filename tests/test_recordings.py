@@ -264,7 +264,7 @@ def whole(rsciio, tmp_path_factory):
     return folder, {path.suffix: path.read_bytes() for path in paths}
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(ending=st.sampled_from(recordings.ENDINGS), share=st.floats(0, 1))
 def test_a_file_cut_off_is_an_error_or_whole(whole, ending, share):
     """What a copy stopped half way leaves is never taken for frames that it is not."""
@@ -279,7 +279,7 @@ def test_a_file_cut_off_is_an_error_or_whole(whole, ending, share):
         assert np.array_equal(frames, COUNTS)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(ending=st.sampled_from(recordings.ENDINGS), content=st.binary(max_size=400))
 def test_bytes_of_any_kind_are_an_error(whole, ending, content):
     path = whole[0] / f"any{ending}"
