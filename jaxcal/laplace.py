@@ -172,10 +172,11 @@ def covariances(point: Point, problem: Problem):
 
 
 def misses_nm(point: Point, problem: Problem) -> np.ndarray:
-    """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames."""
+    """By what the knobs miss a setting (P,), nm: root of the mean second moment over the frames
+    that are not set aside."""
     moment = np.where(problem.active, point.z**2 + np.diag(covariance_of(point, problem)), 0.0)
     moment = moment[slices(problem)["miss"]].reshape(problem.sd.miss.shape)
-    return np.sqrt((moment * problem.sd.miss**2).mean(0))
+    return np.sqrt((moment * problem.sd.miss**2)[problem.weights > 0].mean(0))
 
 
 def covariance_of(point: Point, problem: Problem) -> np.ndarray:
