@@ -211,13 +211,11 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
         problem = unknowns.problem(measured, series.knob_names, frames.optics, frames.radius)
         return unknowns.with_actuator(problem) if actuator else problem
 
-    def refined_from(problem, starts, share):
+    def refined_from(problem, starts, share, search=False):
         return refine.solve(problem, starts, search=search, progress=lambda told, fraction: report(
             told, share + (1 - share) * fraction))
 
     goes_on = before is not None and before.refinement is not None
-    # a loop's steps follow its estimates, and may never leave the top of a scale told wrong
-    search = goes_on and before.frames_used < refine.ACTUATED
     if goes_on:
         share = 0.0
         answer = replace(before, iterations=0, frame_numbers=tuple(frames.numbers),
@@ -232,7 +230,9 @@ def _by_spectra(frames: _Frames, series: Series, by_em, settings: em.Settings | 
         answer = _summary(result, data, series, frames)
         problem, _ = coming(), compiled()
         starts = _starts(result, data, series, problem)
-    found = refined_from(problem, starts, share)
+    # a loop's steps follow its estimates, and may never leave the top of a scale told wrong
+    found = refined_from(problem, starts, share,
+                         search=goes_on and before.frames_used < refine.ACTUATED)
     if found.far_off and not _asked_for_gains(problem, before):
         report("how the knobs act, from the start", share)
         again = (settings or START)._replace(iterations=GAIN_STEPS)

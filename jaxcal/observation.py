@@ -84,3 +84,9 @@ def measured_optics(optics: Optics, radius: float) -> Optics:
     measured = optics.pixel_mrad * radius
     semi_angle = optics.semi_angle_mrad * (measured / optics.semi_angle_mrad) ** MEASURED_SHARE
     return replace(optics, semi_angle_mrad=semi_angle)
+
+
+def radius_of(measured: Optics, nominal: Optics) -> float:
+    """The radius, pixels, of which `measured_optics` made these of the nominal optics."""
+    share = (measured.semi_angle_mrad / nominal.semi_angle_mrad) ** (1 / MEASURED_SHARE)
+    return share * nominal.radius_pixels

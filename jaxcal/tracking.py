@@ -10,10 +10,10 @@ Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchi
     told = tracking.judge(state, knobs_nm)
 
 Frames do not average out what they have in common. Scale, film, camera and the aberrations that are
-no knobs stay as the calibration found them, with their widths, and the filter keeps what of its
-error comes from theirs (Schmidt's consider parameters): to learn them from single frames, by a
-theory that is not exact, made the state worse. The theory's own error is added to what the filter
-knows, and counts in each frame too, as some of it changes with the setting.
+no knobs stay where the calibration found them, the latter with widths that grow with time, and the
+filter keeps what of its error comes from theirs (Schmidt's consider parameters): to learn them from
+single frames, by a theory that is not exact, made the state worse. The theory's own error is added
+to what the filter knows, and counts in each frame too, as some of it changes with the setting.
 """
 
 from dataclasses import dataclass, replace
@@ -54,8 +54,8 @@ class Tracked:
         actuator: (P, P) matrix by which the knobs act.
         walk_nm: (F,) standard deviation of the random walk after one hour.
         largest_nm: (P,) largest settings of the knobs, infinite where there are none.
-        radius_pixels: of the aperture's image; weight: of a frame, see `refine.tempered`; misfit:
-            deviance per bin by which the calibration's frames exceed those that fit.
+        radius_pixels: of the aperture's image; misfit: deviance per bin by which the calibration's
+            frames exceed those that fit.
         surprise: squared deviations by which the last frame was off what was expected, in the
             direction where that is most; nan before.
     """
@@ -71,7 +71,6 @@ class Tracked:
     walk_nm: np.ndarray
     largest_nm: np.ndarray
     radius_pixels: float
-    weight: float
     misfit: float
     surprise: float = np.nan
 
@@ -146,19 +145,13 @@ def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracke
     gain, theory = np.asarray(answer.actuator, float), laplace.theory_nm2(problem)
     tracked = Tracked(
         names, optics, problem.free, mean, covariance, theory, np.diag(best.miss_nm**2), gain,
-        walks, stated_limits(limits_nm, names), _radius(problem.optics, optics),
-        float(problem.weights.max()), float(np.median(point.misfit[problem.weights > 0])))
+        walks, stated_limits(limits_nm, names), observation.radius_of(problem.optics, optics),
+        float(np.median(point.misfit[problem.weights > 0])))
     # of the knobs more is known than from the climb: a drift that is averaged over, other solutions
     rows, block = tracked.rows, np.ix_(tracked.rows, tracked.rows)
     walks[rows], mean[rows] = walk, -gain @ answer.tuned_knobs_nm
     covariance[block] += _positive(answers.left(answer)[1] - theory - covariance[block])
     return tracked
-
-
-def _radius(measured: Optics, nominal: Optics) -> float:
-    """The radius, pixels, that made these optics of the nominal ones; see `measured_optics`."""
-    share = (measured.semi_angle_mrad / nominal.semi_angle_mrad) ** (1 / observation.MEASURED_SHARE)
-    return share * nominal.radius_pixels
 
 
 def _positive(matrix) -> np.ndarray:
@@ -299,19 +292,16 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
 def _problem(tracked: Tracked, seen: observation.Observation, knobs) -> unknowns.Problem:
     """The refinement's problem of one frame, its prior what is predicted."""
     radius = tracked.radius_pixels
-    _, ellipticity = observation.camera_of([seen])
-    power = tiles.tile_spectra(
-        seen.frame, seen.disc._replace(radius=radius, ellipticity=ellipticity), seen.dark)
+    power = tiles.tile_spectra(seen.frame, seen.disc._replace(radius=radius), seen.dark)
     measured = unknowns.Measured((power,), (tracked.actuator @ knobs)[None], np.zeros(1), 0.0)
     problem = unknowns.problem(measured, tracked.knob_names,
                                observation.measured_optics(tracked.optics, radius), radius)
-    place = unknowns.slices(problem)
+    place, widths = unknowns.slices(problem), np.sqrt(np.diag(tracked.covariance))
     mean, sd = ({name: np.reshape(part[place[name]], np.shape(getattr(problem.mean, name)))
-                 for name in FOLLOWED}
-                for part in (tracked.mean, np.sqrt(np.diag(tracked.covariance))))
+                 for name in FOLLOWED} for part in (tracked.mean, widths))
     mean["film"] = problem.mean.film + problem.film_factor @ mean["film"]
-    widths, precision = np.sqrt(np.diag(tracked.covariance)), np.eye(problem.active.size)
+    precision = np.eye(problem.active.size)
     precision[: widths.size, : widths.size] = np.linalg.inv(
         tracked.covariance / np.outer(widths, widths))
     return replace(problem, mean=problem.mean._replace(**mean), sd=problem.sd._replace(**sd),
-                   weights=np.full(1, tracked.weight), precision=precision)
+                   precision=precision)

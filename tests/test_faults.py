@@ -3,6 +3,7 @@ hundred."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def session(tmp_path, *cases):
     """What came of the cases, see `fault_session`."""
     paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, TESTS / "fault_session.py", ",".join(cases), "--folder", tmp_path / "run"],
+        [sys.executable, TESTS / "fault_session.py", *cases, "--folder", tmp_path / "run"],
         env=os.environ | {"PYTHONPATH": paths, "JAX_ENABLE_X64": "0"}, capture_output=True,
         text=True, timeout=290)
     assert done.returncode == 0, done.stderr
@@ -29,9 +30,12 @@ def session(tmp_path, *cases):
     return told
 
 
-def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
-    """The one in a calibration, after which the knobs are back; the other in the check."""
-    told = session(tmp_path, "dead knob", "check")
+def test_a_dead_knob_a_wrong_energy_and_a_camera_that_is_turned(tmp_path):
+    """The first two in calibrations, after the first of which the knobs are back; the camera in the
+    check. By the energy that is proposed the loop looked for another scale than that told."""
+    told = session(tmp_path, "dead knob", "energy", "check")
+    proposed = re.search(r"energy_keV is wrong \((\d+) instead", told["energy"]["reason"])
+    assert proposed and abs(int(proposed[1]) - 200) < 20, told["energy"]["reason"]
     dead, turned = told["dead knob"], told["check"]
     assert "C12a does not move" in dead["reason"]
     assert dead["verdict"] == "not decided" and dead["back"]

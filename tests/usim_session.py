@@ -93,8 +93,8 @@ def main():
         camera.set_current_frame_parameters(parameters)
         stem.SetVal("S_VOA", 1.0)  # the aperture is in
         stem.SetVal("BeamCurrent", 1e-6)  # its film is so weak that a usual beam shows noise alone
-        optics = Optics(100.0, 1e3 * stem.GetVal("ConvergenceAngle"), BINNED * 1e3 * np.arcsin(
-            stem.stage_size_nm / (stem.max_defocus * 1e9)) / (BINNED * SIDE))
+        optics = Optics(100.0, 1e3 * stem.GetVal("ConvergenceAngle"),
+                        1e3 * np.arcsin(stem.stage_size_nm / (stem.max_defocus * 1e9)) / SIDE)
         microscope = NionMicroscope(stem, camera, optics, KNOBS)
         told = {"start_m": stem.GetVal("C10"), "controls_nm": [], "read_nm": [], "shapes": [],
                 "changed": []}
