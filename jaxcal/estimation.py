@@ -42,7 +42,6 @@ DECIDED = 0.95  # weight of one mode above which the others are out
 UNSPOKEN = 0.05  # probability of a drift up to which it is not spoken of
 START = em.Settings(candidates=1024, iterations=0)  # of EM where the refinement goes on
 GAIN_STEPS = 8  # M-steps then where it is asked for the actuator matrix, which moves the states
-BESIDE = 1.05  # factor by which a semi-angle may be outside those trained for
 UNLIKE = 0.2  # nats a bin, `Model.look`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")
@@ -248,23 +247,13 @@ def _remarked(answer: Estimate, frames: _Frames, series: Series, model: models.M
     frames at one setting, frames unlike anything trained on."""
     wrong = inconsistency.findings(series.optics, frames.radius, found)
     answer = replace(answer, message="; ".join(filter(None, (
-        answer.message, wrong, untrained(frames.optics, model)))))
+        answer.message, wrong, inconsistency.untrained(frames.optics, model.card)))))
     if identification.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{_undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
-
-
-def untrained(optics: Optics, model: models.Model) -> str:
-    """A sentence where the semi-angle is none that the model was trained for; empty where it is."""
-    least, most = model.card.get("ranges", {}).get("semi_angles_mrad", (0.0, np.inf))
-    if least / BESIDE <= optics.semi_angle_mrad <= most * BESIDE:
-        return ""
-    return (f"the aperture has a semi-angle of {optics.semi_angle_mrad:.1f} mrad, the model was "
-            f"trained from {least:g} to {most:g}: EM may have missed the state, compare with "
-            f"another aperture")
 
 
 def _asked_for_gains(problem, before: Estimate | None) -> bool:

@@ -13,6 +13,7 @@ from jaxcal.optics import Optics, energy_of
 from jaxcal.refine import OFF_SCALE, Refinement, enough, off_scale
 from jaxcal.unknowns import SCALE_SD, decode
 
+BESIDE = 1.05  # factor by which a semi-angle may be outside those that a model was trained for
 CROOKED = 0.035  # log of measured over told radius, from which on something is told wrong
 
 
@@ -50,6 +51,17 @@ def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> 
     return "" if off < OFF_SCALE else (
         f"the scale between knobs and optics is {off:.1f} standard deviations off: look at "
         f"energy_keV, semi_angle_mrad, pixel_mrad and the knobs' unit")
+
+
+def untrained(optics: Optics, card: dict) -> str:
+    """A sentence where the semi-angle is none that the model with this card was trained for; empty
+    where it is."""
+    least, most = card.get("ranges", {}).get("semi_angles_mrad", (0.0, np.inf))
+    if least / BESIDE <= optics.semi_angle_mrad <= most * BESIDE:
+        return ""
+    return (f"the aperture has a semi-angle of {optics.semi_angle_mrad:.1f} mrad, the model was "
+            f"trained from {least:g} to {most:g}: EM may have missed the state, compare with "
+            f"another aperture")
 
 
 def _log_scale(found: Refinement) -> float:

@@ -19,6 +19,7 @@ from jaxcal import (
     decisions,
     em,
     estimation,
+    inconsistency,
     observation,
     refine,
     spectra,
@@ -491,7 +492,7 @@ def refined(series, model):
 @pytest.mark.parametrize(("semi_angle", "told"), [(20.0, ""), (33.5, ""), (13.0, "13.0 mrad"),
                                                   (50.0, "50.0 mrad, the model was trained from")])
 def test_a_semi_angle_that_was_never_trained_is_told(model, semi_angle, told):
-    said = estimation.untrained(replace(OPTICS, semi_angle_mrad=semi_angle), model)
+    said = inconsistency.untrained(replace(OPTICS, semi_angle_mrad=semi_angle), model.card)
     assert told in said and bool(said) == bool(told)
 
 

@@ -288,5 +288,7 @@ def test_frames_bring_a_drifting_state_back():
     assert np.all(np.sqrt(np.diag(state.covariance_nm2)) > floor)
     knobs = tracking.probe_nm(state)
     microscope.set(knobs + drift + [0.0, 25.0, 0.0])  # a jump
-    with pytest.raises(SeriesError, match="the frame does not fit"):
-        tracking.look(state, microscope.acquire(), knobs)
+    frame = microscope.acquire()
+    assert tracking.look(state, frame, knobs).surprise > tracking.SURPRISE
+    with pytest.raises(SeriesError, match="the frame does not fit"):  # worse than others did
+        tracking.look(replace(state, misfit=-1.0), frame, knobs)
