@@ -30,12 +30,16 @@ def session(tmp_path, *cases):
     return told
 
 
-def test_a_dead_knob_a_wrong_energy_and_a_camera_that_is_turned(tmp_path):
-    """The first two in calibrations, after the first of which the knobs are back; the camera in the
-    check. By the energy that is proposed the loop looked for another scale than that told."""
-    told = session(tmp_path, "dead knob", "energy", "check")
-    proposed = re.search(r"energy_keV is wrong \((\d+) instead", told["energy"]["reason"])
-    assert proposed and abs(int(proposed[1]) - 200) < 20, told["energy"]["reason"]
+def test_a_wrong_energy_is_named(tmp_path):
+    """Told 131 keV for 200. By the energy that is proposed the loop looked for another scale."""
+    reason = session(tmp_path, "energy")["energy"]["reason"]
+    proposed = re.search(r"energy_keV is wrong \((\d+) instead", reason)
+    assert proposed and abs(int(proposed[1]) - 200) < 20, reason
+
+
+def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
+    """The one in a calibration, after which the knobs are back; the other in the check."""
+    told = session(tmp_path, "dead knob", "check")
     dead, turned = told["dead knob"], told["check"]
     assert "C12a does not move" in dead["reason"]
     assert dead["verdict"] == "not decided" and dead["back"]
