@@ -226,8 +226,8 @@ def _other_scales(best: Point, problem: Problem, wider: Problem) -> list[np.ndar
         starts.append(starts[0].copy())
         starts[-1][place] += log_scale / wider.sd.log_scale
     first, *others = climbed(rough, starts, GLANCE)
-    return [end.z for end in others if np.isfinite(end.value)
-            and log_evidence(end, rough) > log_evidence(first, rough) + BELIEVED]
+    return [end.z for end in others  # whether to believe it is asked of all frequencies
+            if np.isfinite(end.value) and log_evidence(end, rough) > log_evidence(first, rough)]
 
 
 def _drift(problem: Problem, points, steps: int, report):
