@@ -1,7 +1,7 @@
 """Closed loops in full, frames, estimates and decisions, in a process of its own and in single
 precision, as users run them: in double precision a loop takes minutes.
 
-    python fault_session.py "dead knob" energy frames killed check [--folder FOLDER]
+    python fault_session.py "dead knob" energy frames killed check gains [--folder FOLDER]
 
 Prints one JSON object, {case: what came of it}.
 """
@@ -9,6 +9,7 @@ Prints one JSON object, {case: what came of it}.
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +31,12 @@ def microscopes(simulated=None, **fault):
     bench = SimulatedMicroscope(seed=31, limits_nm=LIMITS_NM, hidden_range_nm=120.0,
                                 **(simulated or {}))
     return FaultyMicroscope(bench, seed=1, **fault), bench
+
+HIDDEN_NM = {"C10": 60.0, "C12a": -40.0, "C12b": 25.0}
+STEPS_NM = np.array([[0, 0, 0], [150, 60, 0], [-120, 160, -70], [40, -150, 120], [90, 90, 150],
+                     [-160, -60, 80], [20, 130, -140], [-60, -40, -150.0]])
+FAR, NEAR, TOLD = np.diag([1.13, 0.76, 0.62]), np.diag([1.12, 0.9, 1.0]), np.eye(3)
+FAR[0, 1] = 0.05
 
 
 CASES = {  # the microscopes, and what is asked of the calibration
@@ -92,12 +99,35 @@ def checked():
             "findings": told.response.findings, "back": not np.any(bench.knobs_nm)}
 
 
+def estimated(gains, energy_kev=200.0, steps=STEPS_NM, **asked):
+    """An estimate of a series whose knobs have these gains, and which is told this energy."""
+    bench = SimulatedMicroscope(hidden_nm=HIDDEN_NM, seed=3, actuator=gains)
+    frames = []
+    for step in steps:
+        bench.set(step)
+        frames.append(bench.acquire())
+    told = replace(bench.optics, energy_keV=energy_kev)
+    found = jaxcal.estimate(
+        jaxcal.Series(np.stack(frames), steps, bench.knob_names, told), **asked)
+    error = found.tuned_knobs_nm + np.linalg.solve(gains, list(HIDDEN_NM.values()))
+    return {"message": found.message, "actuator": found.actuator.tolist(), "gains": gains.tolist(),
+            "error_nm": error.tolist(),
+            "sd_nm": np.sqrt(np.diag(found.tuned_covariance_nm2)).tolist()}
+
+
+def gains():
+    """Series of knobs that go far from where they are told and nobody asks, of some that go nearer
+    and are asked for, and of a wrong energy."""
+    return {"far": estimated(FAR), "asked": estimated(NEAR, actuator=True),
+            "energy": estimated(TOLD, 300.0, STEPS_NM[:6])}
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="+", choices=[*CASES, "killed", "check"])
+    parser.add_argument("cases", nargs="+", choices=[*CASES, "killed", "check", "gains"])
     parser.add_argument("--folder", help="of the run that is killed")
     options = parser.parse_args()
-    others = {"killed": lambda: continued(options.folder), "check": checked}
+    others = {"killed": lambda: continued(options.folder), "check": checked, "gains": gains}
     json.dump({case: others[case]() if case in others else loop(case) for case in options.cases},
               sys.stdout)
 
