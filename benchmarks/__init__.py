@@ -1,7 +1,6 @@
 """Measurements of jaxcal: speed beside plain NumPy, and how well it tunes.
 
     python -m benchmarks [--only NAME] [--device cpu|gpu] [--float64]         speed
-    python -m benchmarks.estimate                                             speed, whole
     python -m benchmarks.scaling                                              cost against size
     python -m benchmarks.platforms SERIES.h5 ...                              CPU beside GPU
     python -m benchmarks.closed_loop                                          tuning, simulated

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "gradient", "e_step", "gaussian_process", "stream", "train")
+BENCHMARKS = ("simulate", "gradient", "e_step", "scoring", "stream", "train", "estimate")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 

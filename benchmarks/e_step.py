@@ -1,151 +1,218 @@
-"""Log likelihoods of candidate states: jaxcal beside NumPy, one candidate at a time and in batches.
+"""The Gaussian process of an E-step alone: log likelihoods of candidates, beside other libraries.
 
-The work of a candidate: the map's prediction at every frame, the symmetrised Gaussian process over
-the frames, the nuisances integrated out. ``numpy_loop`` and ``numpy_batch`` are the same algebra in
-float64, written below from the equations of :mod:`jaxcal.latent_map`; they differ only in how many
-candidates share a call. ``network alone`` and ``factors alone`` are parts of jaxcal's own work: the
-map's predictions, and the Cholesky factors over the frames. An accelerator gets more candidates, of
-which NumPy scores the first; the rates are per candidate. The deviation is the largest difference
-of a log likelihood from the NumPy one, over the spread of the log likelihoods.
+The work of a candidate: the symmetrised kernel between its frames' states, one Cholesky factor, the
+log likelihood of every latent; no map network, no nuisances, which `scoring` has. ``jaxcal`` is
+:func:`jaxcal.latent_map.log_likelihood` in the form without a simulated mean, in blocks as EM
+scores them; ``tinygp_vmap`` its process and `log_probability`, vmapped over all candidates at once;
+``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or a block in a call
+of LAPACK, which takes such small matrices one after the other on one core; ``torch`` and
+``gpytorch`` blocks in jaxcal's precision, on all cores or on the accelerator that JAX runs on.
+All blocks are of as many candidates, but for these two on an accelerator, which
+takes all at once. ``scikit-learn`` has no kernel with a symmetry and evaluates the plain one, a
+candidate at a time. ``candidates last`` is what was tried beside, see `candidates_last`, with its
+own deviation and share of the limit. The others get fewer candidates than jaxcal, tinygp and this;
+the rates are per candidate. The deviation is the largest difference of a log likelihood from the
+NumPy one, over their spread.
+
+An entry more is one frame after `APPENDED`: ``jaxcal`` and ``candidates last`` score all frames
+afresh, ``one row`` adds the frame's row to each factor that is there.
 """
 
+import importlib.util
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+import tinygp
 
-from benchmarks import roofline, timing
-from jaxcal import em, estimation
+from benchmarks import candidates_last, pytorch, roofline, scoring, timing
+from jaxcal import em, latent_map
 from jaxcal import model as models
-from jaxcal.microscopes.simulated import FIRST_ORDER, random_steps, simulated_optics
 
-LATENTS = 12
-FEW, MANY = 512, 65_536  # candidates, on a CPU and on an accelerator
+LATENTS = 8
+BLOCK = 512  # candidates at a time
+APPENDED = 16  # frames there are before one more
+PARTS = 2  # threads of what XLA leaves to one
+FEWER = {"numpy_batch": BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
+         "scikit-learn": 64}  # candidates
 
 
 def problem(frames: int, candidates: int):
-    """An experiment with random latents, and candidates from its prior."""
-    latents = np.random.default_rng(0).standard_normal((frames, LATENTS))
-    data = estimation.experiment(
-        latents, random_steps(0, frames), FIRST_ORDER, simulated_optics())
-    data = jax.tree.map(lambda leaf: leaf.astype(timing.real()), data)
-    return data, em.draw(jax.random.key(0), data, candidates)
+    """The candidates' states (N, T, P), and latents (T, D)."""
+    data, positions = scoring.problem(frames, candidates)
+    parameters = em.Parameters(latent_map.FLAT_PRIOR.mean, jnp.zeros_like(data.actuator_sd))
+    states = jax.vmap(lambda p: em.states(p, parameters, data))(positions)
+    latents = np.random.default_rng(1).standard_normal((frames, LATENTS)).astype(timing.real())
+    return states, jnp.asarray(latents)
 
 
-class NumpyMap:
-    """The map network and the likelihood in NumPy, batched over any leading axes."""
+def jaxcal_form(signs, scale):
+    """Candidates' states (N, T, P), latents (T, D), log parameters -> log likelihoods (N,)."""
+    predict = latent_map.flat_prediction(jnp.zeros(LATENTS), jnp.eye(LATENTS), 0)
 
-    def __init__(self, network):
-        self.size, self.scale = network.latents, np.asarray(network.scale)
-        self.layers = {
-            name: tuple(np.asarray(part[...], float) for part in (layer.kernel, layer.bias))
-            for name in ("first", "second", "third", "mean", "sensitivity", "whitening")
-            for layer in [getattr(network, name)]}
-        self.signs = np.asarray(network.symmetry.states)
-        self.nuisance_signs = np.asarray(network.symmetry.nuisances)
+    @jax.jit
+    def score(states, latents, hyper):
+        noise = jnp.ones(len(latents))
+        return jax.lax.map(
+            lambda x: latent_map.log_likelihood(hyper, predict, x, latents, signs, scale, noise),
+            states, batch_size=BLOCK)
 
-    def _dense(self, name, x):
-        kernel, bias = self.layers[name]
-        return x @ kernel + bias
+    return score
 
-    def predict(self, states):
-        """States (..., P) -> mean (..., D), sensitivity (..., R, D), whitening (..., D, D)."""
-        x = states[..., None, :] * self.signs / self.scale
-        x = np.concatenate([0.2 * x, np.arcsinh(2 * x), x / np.sqrt(1 + x * x)], -1)
-        x = _gelu(self._dense("first", x))
-        x = x + _gelu(self._dense("second", x))
-        x = x + _gelu(self._dense("third", x))  # (..., G, H)
-        even = x.mean(-2)
-        count, size = self.nuisance_signs.shape[1], self.size
-        kernel, bias = (a.reshape(-1, count, size) for a in self.layers["sensitivity"])
-        invariant = (self.nuisance_signs == 1).all(0)
-        sensitivity = np.empty((*states.shape[:-1], count, size))
-        for character in np.unique(self.nuisance_signs, axis=1).T:  # nuisances that turn alike
-            alike = (self.nuisance_signs == character[:, None]).all(0)
-            averaged = np.einsum("g,...gh->...h", character, x) / len(character)
-            flat = averaged @ kernel[:, alike].reshape(len(kernel), -1)
-            sensitivity[..., alike, :] = flat.reshape(*flat.shape[:-1], -1, size)
-        sensitivity += bias[0] * invariant[:, None]
-        whitening = np.zeros((*states.shape[:-1], size, size))
-        whitening[(..., *np.tril_indices(size))] = self._dense("whitening", even)
-        diagonal = np.arange(size)
-        whitening[..., diagonal, diagonal] = np.exp(whitening[..., diagonal, diagonal])
-        return self._dense("mean", even), sensitivity, whitening
 
-    def log_likelihood(self, positions, data: em.Experiment, hyper):
-        """Log likelihoods (N,) of candidates (N, P + 1)."""
-        data = jax.tree.map(lambda a: np.asarray(a, float), data)
-        unit = data.unit * np.exp(data.scale_power * positions[:, None, -1:])
-        states = unit * (positions[:, None, :-1] + data.knobs)  # (N, T, P)
-        mean, sensitivity, whitening = self.predict(states)
-        columns = np.concatenate([(data.latents - mean)[..., None, :], sensitivity], -2)
-        white = np.einsum("ntij,ntrj->ntir", whitening, columns)  # (N, T, D, 1 + R)
-        where = np.arcsinh(states / np.asarray(models.STATE_SCALE))
-        images = where[:, None, :, None] * self.signs  # arcsinh is odd: signs pass through
+def tinygp_form(signs, scale):
+    """The same by tinygp's own `log_probability`."""
+    @jax.jit
+    def score(states, latents, hyper):
+        def one(x):
+            process = tinygp.GaussianProcess(
+                latent_map.gap_kernel(hyper, signs), latent_map.kernel_coordinates(x, scale),
+                diag=jnp.exp(2 * hyper.log_noise))
+            return jax.vmap(process.log_probability, in_axes=1)(latents).sum()
+        return jax.vmap(one)(states)
+
+    return score
+
+
+def numpy_form(where, latents, hyper, signs):
+    """The same in NumPy, of kernel coordinates (N, T, P)."""
+    amplitude, length, noise = (np.exp(float(h)) for h in hyper)
+    images = where[:, None, :, None] * signs
+    distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
+    kernel = amplitude**2 * np.exp(-0.5 * distance / length**2).mean(-1)
+    kernel += noise**2 * np.eye(len(latents))
+    factor = np.linalg.cholesky(kernel)
+    white = np.linalg.solve(factor, np.broadcast_to(latents, (len(where), *latents.shape)))
+    log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
+        log_det + 0.5 * len(latents) * np.log(2 * np.pi))
+
+
+def torch_form(hyper, signs):
+    """The same in PyTorch, of tensors."""
+    torch, device = pytorch.ready()
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
+
+    def score(where, latents):
+        images = where[:, None, :, None] * signs
         distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
-        amplitude, length, noise = (np.exp(float(h)) for h in hyper)
-        kernel = amplitude**2 * np.exp(-0.5 * distance / length**2).mean(-1)
-        kernel += noise**2 * np.eye(len(data.latents))
-        factor = np.linalg.cholesky(kernel)
-        number, frames, size, _ = white.shape
-        solved = np.linalg.solve(factor, white.reshape(number, frames, -1)).reshape(white.shape)
-        solved = solved.reshape(number, frames * size, -1)
-        residual, nuisance = solved[..., 0], solved[..., 1:]
-        across = np.swapaxes(nuisance, -1, -2)
-        inner = np.eye(nuisance.shape[-1]) + across @ nuisance
-        along = (across @ residual[..., None])[..., 0]
-        quadratic = (residual**2).sum(-1) - (
-            along * np.linalg.solve(inner, along[..., None])[..., 0]).sum(-1)
-        log_det = (size * _log_diagonal(factor) + 0.5 * np.linalg.slogdet(inner)[1]
-                   - _log_diagonal(whitening).sum(-1))
-        return -0.5 * quadratic - log_det - 0.5 * frames * size * np.log(2 * np.pi)
+        kernel = amplitude**2 * torch.exp(-0.5 * distance / length**2).mean(-1)
+        kernel = kernel + noise**2 * torch.eye(len(latents), device=device)
+        factor = torch.linalg.cholesky(kernel)
+        white = torch.linalg.solve_triangular(factor, latents[None], upper=False)
+        log_det = torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum(-1)
+        return pytorch.done(-0.5 * (white**2).sum((1, 2)) - LATENTS * (
+            log_det + 0.5 * len(latents) * np.log(2 * np.pi)))[0]
+
+    return score
 
 
-def _gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+def gpytorch_form(hyper, signs):
+    """The same by GPyTorch's kernel and multivariate normal, of tensors."""
+    import gpytorch
+
+    torch, device = pytorch.ready()
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    kernel = gpytorch.kernels.RBFKernel().to(device)
+    kernel.lengthscale = length
+    signs = torch.tensor(np.asarray(signs, timing.real()), device=device)
+
+    def score(where, latents):
+        with torch.no_grad():
+            dense = sum(kernel(where, sign * where).to_dense() for sign in signs) / len(signs)
+            dense = amplitude**2 * dense + noise**2 * torch.eye(len(latents), device=device)
+            zero = torch.zeros(len(where), 1, len(latents), device=device)
+            normal = gpytorch.distributions.MultivariateNormal(zero, dense[:, None])
+            return pytorch.done(normal.log_prob(latents.T[None]).sum(-1))[0]
+
+    return score
 
 
-def _log_diagonal(matrix):
-    return np.log(np.diagonal(matrix, axis1=-2, axis2=-1)).sum(-1)
+def sklearn_form(hyper):
+    """The log likelihood of the plain kernel by scikit-learn."""
+    from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+    amplitude, length, noise = (float(np.exp(h)) for h in hyper)
+    kernel = kernels.ConstantKernel(amplitude**2) * kernels.RBF(length)
+    process = GaussianProcessRegressor(kernel, alpha=noise**2, optimizer=None)
+
+    def score(where, latents):
+        return [process.fit(x, latents).log_marginal_likelihood_value_ for x in where]
+
+    return score
 
 
-def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int | None = None,
-        network: nnx.Module | None = None) -> Iterator[dict]:
-    """One entry a number of frames; ``network``: the map, that of the shipped model where None."""
-    candidates = candidates or (FEW if jax.default_backend() == "cpu" else MANY)
-    network = models.load().network if network is None else network
-    map_ = em.Map(network, np.asarray(network.symmetry.states, np.float32),
-                  np.asarray(models.STATE_SCALE, np.float32), models.latent_map.SIMULATED_PRIOR)
-    numpy_map = NumpyMap(network)
-    score = jax.jit(lambda p, parameters, data: em.score_all(p, parameters, data, map_))
-    predict, factor = jax.jit(jax.vmap(jax.vmap(network))), jax.jit(jnp.linalg.cholesky)
+def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
+        candidates: int = 65_536) -> Iterator[dict]:
+    """One entry a number of frames."""
+    map_ = models.load().flat_map
+    signs, scale = (np.asarray(part, timing.real()) for part in (map_.signs, map_.scale))
+    hyper = jax.tree.map(timing.real().type, latent_map.FLAT_PRIOR.mean)
     for count in frames:
-        data, positions = problem(count, candidates)
-        parameters = em.initial_parameters(map_, data)
-        timings = {"jaxcal": timing.measure(
-            score, positions, parameters, data, repetitions=repetitions)}
-        states = jax.vmap(lambda p, q=parameters, d=data: em.states(p, q, d))(positions)
-        kernel = jnp.eye(count) + 0.1 * jnp.ones((candidates, count, count), states.dtype)
-        timings["network alone"] = timing.measure(predict, states, repetitions=repetitions)
-        timings["factors alone"] = timing.measure(factor, kernel, repetitions=repetitions)
-        double = np.asarray(positions, float)[:FEW]
-
-        def in_blocks(block, double=double, data=data, hyper=parameters.process):
-            return np.concatenate([numpy_map.log_likelihood(part, data, hyper)
-                                   for part in np.split(double, len(double) // block)])
-
-        for name, block in (("numpy_batch", min(32, candidates)), ("numpy_loop", 1)):
-            took = timing.measure(in_blocks, block, repetitions=repetitions)
-            timings[name] = took.scaled(candidates / len(double))
-        ours = np.asarray(jnp.asarray(timings["jaxcal"].value), float)[:FEW]
-        theirs = timings["numpy_loop"].value
-        # of one block of candidates: XLA counts the body of the loop over several once
-        block = min(FEW, candidates)
-        limit = roofline.fraction(score, (positions[:block], parameters, data),
-                                  timings["jaxcal"].median * block / candidates)
+        states, latents = problem(count, candidates)
+        where = np.asarray(latent_map.kernel_coordinates(states, scale))
+        own, data = jaxcal_form(signs, scale), np.asarray(latents)
+        double = where.astype(float)
+        timings = {"jaxcal": timing.measure(own, states, latents, hyper, repetitions=repetitions)}
+        timings["tinygp_vmap"] = timing.measure(
+            tinygp_form(signs, scale), states, latents, hyper, repetitions=repetitions)
+        forms = {"numpy_batch": (double, partial(numpy_form, hyper=hyper, signs=signs)),
+                 "numpy_loop": (double, lambda x, y: np.concatenate(
+                     [numpy_form(one[None], y, hyper, signs) for one in x]))}
+        if importlib.util.find_spec("torch"):
+            forms["torch"] = where, torch_form(hyper, signs)
+        if importlib.util.find_spec("gpytorch"):
+            forms["gpytorch"] = where, gpytorch_form(hyper, signs)
+        if importlib.util.find_spec("sklearn"):
+            forms["scikit-learn"] = double, sklearn_form(hyper)
+        for name, (points, form) in forms.items():
+            part, other = points[: FEWER[name]], data
+            if name in ("torch", "gpytorch"):
+                whole = jax.default_backend() != "cpu"  # an accelerator takes all at once
+                part, other = pytorch.tensors(points if whole else part, data)
+            took = timing.measure(form, part, other, repetitions=repetitions)
+            timings[name] = took.scaled(len(where) / len(part))
+        theirs = timings["numpy_batch"].value
+        first = states[:BLOCK], latents, hyper  # XLA counts the body of the loop over blocks once
+        tried = candidates_last.form(signs, scale)
+        parts = jnp.array_split(states, PARTS)
+        timings["candidates last"] = timing.measure(tried, parts, latents, hyper,
+                                                    repetitions=repetitions)
+        off = {name: np.abs(np.ravel(timings[name].value)[: len(theirs)] - theirs).max()
+               / theirs.std() for name in ("jaxcal", "candidates last")}
+        share = {name: roofline.share(function, first, timings[name].median * BLOCK / candidates)
+                 for name, function in (("jaxcal", own), ("candidates last", tried.args[0]))}
         yield timing.entry(
-            "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,
-            candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions,
-            limit)
+            "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS},
+            timings, candidates, "candidates", off.pop("jaxcal"), repetitions, share["jaxcal"],
+            others={name: {"deviation": float(value), "share": share[name],
+                           "compile_seconds": timings[name].compile}
+                    for name, value in off.items()})
+    yield one_more(repetitions, candidates, signs, scale, hyper)
+
+
+def one_more(repetitions, candidates, signs, scale, hyper):
+    """The entry of a frame after `APPENDED`: all afresh, or one row more."""
+    states, latents = problem(APPENDED + 1, candidates)
+    parts = jnp.array_split(states, PARTS)
+    own, fresh = jaxcal_form(signs, scale), candidates_last.form(signs, scale)
+    row = candidates_last.append_form(signs, scale)
+    before = candidates_last.factors(signs, scale)
+    known = [(jax.block_until_ready(before(part[:, :-1], latents[:-1], hyper)), part[:, -1])
+             for part in parts]
+    timings = {
+        "jaxcal": timing.measure(own, states, latents, hyper, repetitions=repetitions),
+        "candidates last": timing.measure(fresh, parts, latents, hyper, repetitions=repetitions),
+        "one row": timing.measure(row, known, latents[-1], hyper, repetitions=repetitions)}
+    added = np.concatenate([np.ravel(part[-1]) for part in timings["one row"].value])
+    there = np.concatenate([np.ravel(jax.vmap(candidates_last.log_likelihood)(factor))
+                            for factor, _ in known])
+    whole = np.asarray(timings["jaxcal"].value)
+    off = np.abs(there + added - whole).max() / whole.std()
+    return timing.entry("one_frame_more", {"frames": APPENDED + 1, "candidates": candidates,
+                                           "latents": LATENTS},
+                        timings, candidates, "candidates", None, repetitions,
+                        others={"one row": {"deviation": float(off)}})

@@ -1,33 +1,36 @@
-"""Seconds of a whole estimate and of a whole calibration, with and without compilation.
+"""Whole estimates and whole calibrations, with compilation and without.
 
-    python -m benchmarks.estimate [--frames 16] [--repeats 3]
-
-A simulated series of three and one of seven knobs is estimated, and a simulated microscope of seven
-knobs calibrated, each in a fresh process: the first time with everything compiled, then again with
-what was compiled. Each repetition has another instrument, so that nothing but programs is kept. A
-calibration takes as many frames as it needs, ten at most and one to verify, and the simulated
-frames take their time too. Writes
-``benchmarks/results/estimate.json`` and the table in ``docs/results.md``.
+Part of ``python -m benchmarks``. A simulated series of three and one of seven knobs is estimated,
+and a simulated microscope of seven knobs calibrated, each in a fresh process: the first time with
+everything compiled, then again with what was compiled. ``cache filled`` are estimates in a process
+that found what another one of the same work left in JAX's persistent cache
+(``JAX_COMPILATION_CACHE_DIR``). Each repetition has another instrument, so that nothing but
+programs is kept; there are `REPEATS` at most. The clock starts after the imports and the simulation
+of a series; a calibration takes as many frames as it needs, ten at most and one to verify, and
+simulating them counts. What the first takes longer stands as compilation.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
+import jax
 import numpy as np
 
 import jaxcal
-from benchmarks import provenance, timing
+from benchmarks import timing
 from benchmarks.baselines.interface import acquire_series
 from jaxcal.microscopes import simulated
 
-RESULT = provenance.RESULTS / "estimate.json"
 FIRST_SEED = 30_000
-CASES = {"estimate, 3 knobs": simulated.FIRST_ORDER, "estimate, 7 knobs": simulated.SEVEN,
-         "calibrate, 7 knobs": simulated.SEVEN}
+FRAMES, REPEATS = 16, 5
+CASES = {"estimate 3": simulated.FIRST_ORDER, "estimate 7": simulated.SEVEN,
+         "calibrate 7": simulated.SEVEN}
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def one(case: str, frames: int, repeats: int) -> dict:
@@ -45,39 +48,43 @@ def one(case: str, frames: int, repeats: int) -> dict:
         work()
         seconds.append(time.perf_counter() - start)
         taken.append(microscope.frames_taken)
-    return {"case": case, "frames": taken, "first": seconds[0], "again": seconds[1:]}
+    return {"frames": taken, "first": seconds[0], "again": seconds[1:]}
 
 
-def markdown(result) -> str:
-    """Table for the documentation."""
-    rows = [(case["case"], f"{case['first']:.0f}", f"{np.median(case['again']):.0f} "
-             f"({min(case['again']):.0f} ... {max(case['again']):.0f})",
-             ", ".join(map(str, sorted(set(case["frames"]))))) for case in result["cases"]]
-    table = provenance.markdown(
-        ("what", "first (s)", "again: median, range (s)", "frames"), rows)
-    return f"{table}\n\n{provenance.source(result)}"
+def timed(told: dict) -> timing.Timing:
+    """What `one` told."""
+    lower, median, upper = (float(q) for q in np.percentile(told["again"], (25, 50, 75)))
+    return timing.Timing(max(told["first"] - median, 0.0), median, lower, upper, None)
+
+
+def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
+    """One entry a case."""
+    if jax.config.jax_enable_x64:
+        print("estimate: made in single precision, its rows are left out", file=sys.stderr)
+        return
+    repeats = min(repetitions, REPEATS)
+    for case in CASES:
+        what, knobs = case.split()
+        apart = partial(timing.apart, "benchmarks.estimate", case, "--repeats", repeats)
+        told = apart(environment=UNCACHED)
+        timings, others = {"jaxcal": timed(told)}, {}
+        if what == "estimate":
+            with tempfile.TemporaryDirectory() as folder:
+                kept = [apart(environment={"JAX_COMPILATION_CACHE_DIR": folder}) for _ in range(2)]
+            timings["cache filled"] = timed(kept[-1])
+            others["cache filled"] = {"compile_seconds": timings["cache filled"].compile}
+        frames = " ... ".join(map(str, sorted({min(told["frames"]), max(told["frames"])})))
+        yield timing.entry(what, {"knobs": int(knobs), "frames": frames}, timings, 1, f"{what}s",
+                           None, repeats, others=others)
 
 
 def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", choices=CASES, help="one case in this process, for the script")
-    parser.add_argument("--json", type=Path, default=RESULT)
-    parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
+    """One case in this process, for `run`."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate")
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args(arguments)
-    if options.frames < 2 or options.repeats < 1:
-        parser.error("--frames should be at least 2, --repeats at least 1")
-    if options.case:
-        print(json.dumps(one(options.case, options.frames, options.repeats)))
-        return 0
-    cases = [timing.apart("benchmarks.estimate", "--case", case, "--frames", options.frames,
-                          "--repeats", options.repeats) for case in CASES]
-    result = {"benchmark": "estimate", "provenance": provenance.provenance(), "cases": cases}
-    provenance.write(options.json, result)
-    provenance.put("estimate", markdown(result), options.document)
-    print(markdown(result))
+    print(json.dumps(one(options.case, FRAMES, options.repeats)))
     return 0
 
 

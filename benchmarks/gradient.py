@@ -99,4 +99,4 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> Iterator
         yield timing.entry(
             "gradient", {"size": size, "radius": radius, "aberrations": len(phases)}, timings, 1,
             "gradients", np.abs(ours - theirs).max() / np.abs(theirs).max(), repetitions,
-            roofline.fraction(function, single, timings["jaxcal"].median))
+            roofline.share(function, single, timings["jaxcal"].median))

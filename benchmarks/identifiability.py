@@ -24,7 +24,7 @@ import numpy as np
 
 import jaxcal
 from benchmarks import provenance
-from jaxcal import em, estimation, figures, latent_map, ronchigram, specimen, tiles
+from jaxcal import basins, em, figures, latent_map, ronchigram, specimen, tiles
 from jaxcal import model as models
 from jaxcal.latent_map import Hyperparameters, Prior
 from jaxcal.microscopes.simulated import SEVEN, simulated_optics
@@ -69,7 +69,7 @@ def series(model, map_, seed: int, frames=FRAMES):
     knobs = STEP_NM * random.uniform(-1, 1, (frames, 2))
     knobs[0] = 0.0
     blank = np.zeros((frames, len(model.standard.latent_sd)))
-    data = estimation.experiment(blank, knobs, PAIR, simulated_optics())
+    data = basins.experiment(blank, knobs, PAIR, simulated_optics())
     start = jnp.zeros(len(SEVEN) + 1).at[:2].set(x0)
     states = em.states(start, em.initial_parameters(model.map, data), data)
     normal = random.standard_normal((2, *blank.shape))
@@ -102,7 +102,7 @@ def posterior(map_, data):
     """Posterior and prior over the grid (n, n), and the range of the log likelihood."""
     line, candidates = grid()
     likelihood = np.asarray(scores(candidates, data, map_), float)
-    prior = -0.5 * (np.asarray(candidates[:, :2]) ** 2).sum(1) / estimation.PRIOR_SD_NM[1] ** 2
+    prior = -0.5 * (np.asarray(candidates[:, :2]) ** 2).sum(1) / basins.PRIOR_SD_NM[1] ** 2
     both = []
     for log in (prior + likelihood, prior):
         weight = np.exp(log - log.max())

@@ -3,8 +3,10 @@
 A compiled function needs at least max(FLOP / rate of a large matrix product, bytes / rate of a
 copy) seconds. FLOP and bytes are XLA's own estimate for the compiled program. That counts the body
 of a loop once and what library calls do (FFT, LAPACK) not at all on some platforms: where the
-estimate is missing there is no fraction.
+estimate is missing there is no share.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +28,30 @@ def rates() -> tuple[float, float]:
     return flops, 2 * line.nbytes / copied.lower
 
 
-def fraction(function, arguments, seconds: float) -> float | None:
-    """Share of the machine's limit that a jitted function of ``arguments`` reaches in ``seconds``;
-    None where XLA does not say what it does."""
-    cost = function.lower(*arguments).compile().cost_analysis() or {}
+class Share(NamedTuple):
+    """Of the machine's limit that a program reaches: of its rate of FLOP, and of its bandwidth; and
+    the memory of the program, arguments and results included, MB."""
+
+    flops: float
+    traffic: float
+    program_mb: float
+
+    @property
+    def whole(self) -> float:
+        """The larger of the two, which leaves the program the less to gain."""
+        return max(self.flops, self.traffic)
+
+
+def share(function, arguments, seconds: float) -> Share | None:
+    """What a jitted function of ``arguments`` reaches in ``seconds``; None where XLA does not say
+    what it does."""
+    compiled = function.lower(*arguments).compile()
+    cost = compiled.cost_analysis() or {}
     flops, traffic = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
     if not flops > 0 or not traffic > 0:
         return None
+    memory = compiled.memory_analysis()
+    held = sum(getattr(memory, f"{part}_size_in_bytes", 0)
+               for part in ("argument", "output", "temp"))
     rate, bandwidth = rates()
-    return max(flops / rate, traffic / bandwidth) / seconds
+    return Share(flops / rate / seconds, traffic / bandwidth / seconds, held / 1e6)

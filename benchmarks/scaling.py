@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcal
-from benchmarks import e_step, provenance, timing
+from benchmarks import provenance, scoring, timing
 from benchmarks.baselines.interface import acquire_series
-from jaxcal import em, estimation
+from jaxcal import basins, em
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
 
@@ -57,7 +57,7 @@ def series(frames: int, knobs: int, pixels: int, seed: int) -> jaxcal.Series:
 
 def one(case: dict, repeats: int) -> list[float]:
     """Seconds of ``repeats`` estimates of the case in this process, after one that compiled."""
-    settings = estimation.START._replace(candidates=case["candidates"])
+    settings = basins.START._replace(candidates=case["candidates"])
     model, seconds = models.load(), []
     for number in range(repeats + 1):
         made = series(case["frames"], case["knobs"], case["pixels"], SEED + number)
@@ -69,7 +69,7 @@ def one(case: dict, repeats: int) -> list[float]:
 
 def memory(count: int) -> dict:
     """Peak memory of this process, MB, before and after ``count`` candidates are scored."""
-    data, few = e_step.problem(SCORED_FRAMES, 1024)
+    data, few = scoring.problem(SCORED_FRAMES, 1024)
     map_ = models.load().map
     parameters = em.initial_parameters(map_, data)
     jax.block_until_ready(em.score_all(few, parameters, data, map_))

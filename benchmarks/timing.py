@@ -1,6 +1,7 @@
 """Timing in one way for all benchmarks: compilation apart, medians, results waited for."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -60,14 +61,16 @@ def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
     return Timing(max(first - median, 0.0), median, lower, upper, value)
 
 
-def apart(module: str, *arguments):
-    """What ``python -m module arguments`` prints last, JSON, from a process of its own.
+def apart(module: str, *arguments, environment=None):
+    """What ``python -m module arguments`` prints last, JSON, from a process of its own, with these
+    variables of the environment besides.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it said.
     """
     told = subprocess.run([sys.executable, "-m", module, *map(str, arguments)],
-                          capture_output=True, text=True, check=False)
+                          env=os.environ | (environment or {}), capture_output=True, text=True,
+                          check=False)
     if told.returncode:
         raise RuntimeError(f"{module} {' '.join(map(str, arguments))}: "
                            f"{told.stderr.strip()[-300:]}")
@@ -75,7 +78,7 @@ def apart(module: str, *arguments):
 
 
 def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation,
-          repetitions: int = REPETITIONS, roofline: float | None = None, dtype=None) -> dict:
+          repetitions: int = REPETITIONS, share=None, dtype=None, others=None) -> dict:
     """One entry of the results: what was timed, on how many items, and how far the values differ.
 
     Args:
@@ -83,8 +86,10 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
         items: how many of ``unit`` one call does.
         deviation: of jaxcal's values from the slowest baseline's, relative; the module says how;
             None where no baseline is installed.
-        roofline: share of the machine's limit reached, see :mod:`benchmarks.roofline`.
+        share: what jaxcal reaches of the machine's limit, :class:`benchmarks.roofline.Share`.
         dtype: of jaxcal's numbers, `real` where None.
+        others: implementation -> what is known of it besides, by name: deviation, share,
+            compile_seconds.
     """
     return {
         "benchmark": benchmark,
@@ -97,9 +102,18 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
         "unit": unit,
         "repetitions": repetitions,
         "deviation": None if deviation is None else float(deviation),
-        "roofline_fraction": roofline,
+        **_limit(share),
+        "others": {name: {key: value for key, value in known.items() if key != "share"}
+                   | _limit(known.get("share")) for name, known in (others or {}).items()},
         "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def _limit(share) -> dict:
+    if share is None:
+        return {"roofline_fraction": None}
+    return {"roofline_fraction": share.whole, "flops_fraction": share.flops,
+            "traffic_fraction": share.traffic, "program_mb": share.program_mb}
 
 
 def peak_memory_mb() -> float:
@@ -120,7 +134,7 @@ def table(entries) -> str:
         for name, seconds in one["seconds"].items():
             rate = f"{one['per_second'][name]:.3g} {one['unit']}"
             ratio = seconds / one["seconds"]["jaxcal"]
-            last = _figure(one["deviation"], ".1e") if name == "jaxcal" else ""
+            last = _figure(_own(one, name).get("deviation"), ".1e")
             lines.append(f"{one['benchmark']:10} {case:40} {name:14} {1e3 * seconds:7.1f} ms "
                          f"{rate:>18} {ratio:11.2f}  {last}")
         lines.append(f"{'':10} {'':40} (jaxcal compiles in {one['compile_seconds']:.1f} s)")
@@ -133,17 +147,24 @@ def markdown(entries) -> str:
     for one in entries:
         case = ", ".join(f"{name} {value}" for name, value in one["case"].items())
         for name, seconds in one["seconds"].items():
-            own = name == "jaxcal"
+            own = _own(one, name)
             rows.append((f"`{one['benchmark']}` {case}", name, f"{1e3 * seconds:.1f}",
                          f"{one['per_second'][name]:.3g} {one['unit']}",
                          f"{seconds / one['seconds']['jaxcal']:.1f}",
-                         f"{one['compile_seconds']:.1f}" if own else "",
-                         _figure(one["deviation"], ".0e") if own else "",
-                         _figure(one["roofline_fraction"], ".0%") if own else ""))
+                         _figure(own.get("compile_seconds"), ".1f"),
+                         _figure(own.get("deviation"), ".0e"),
+                         _figure(own.get("flops_fraction"), ".0%"),
+                         _figure(own.get("traffic_fraction"), ".0%"),
+                         _figure(own.get("program_mb"), ".0f")))
     header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation",
-              "of the limit")
+              "of the FLOP rate", "of the bandwidth", "program (MB)")
     types = " and ".join(sorted({one["dtype"] for one in entries}))
     return f"{provenance.markdown(header, rows)}\n\n{types}. {provenance.source(entries[0])}"
+
+
+def _own(entry, name: str) -> dict:
+    """What an entry tells of one implementation beside its time."""
+    return entry if name == "jaxcal" else entry["others"].get(name, {})
 
 
 def _figure(value, form: str) -> str:

@@ -123,5 +123,5 @@ def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list
             timings[name]["torch"] = timing.measure(function, there, repetitions=repetitions)
     case = {"images": count, "latents": CONFIG.architecture.latents}
     return [timing.entry(name, case, timings[name], count, "images", deviations[name], repetitions,
-                         roofline.fraction(f, arguments, timings[name]["jaxcal"].median))
+                         roofline.share(f, arguments, timings[name]["jaxcal"].median))
             for name, (f, arguments) in work.items()]

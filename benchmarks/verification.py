@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import closed_loop, provenance
-from jaxcal import calibration, estimation, observation, verification
+from jaxcal import basins, calibration, observation, verification
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
 from jaxcal.optics import quarter_pi_limits_nm
@@ -45,7 +45,7 @@ def cases() -> dict[str, np.ndarray]:
 def one(seed: int, model) -> dict:
     """Log odds by case; None where the frame could not be used."""
     microscope = closed_loop.microscope(seed, refined=True)
-    optics, settings = microscope.optics, estimation.START
+    optics, settings = microscope.optics, basins.START
     truth = np.array([microscope.truth_nm[name] for name in simulated.SEVEN])
     limits = quarter_pi_limits_nm(optics, simulated.SEVEN)
     left = LEFT_LIMITS * limits * np.random.default_rng([seed, 9]).standard_normal(limits.size)

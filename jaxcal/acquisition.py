@@ -138,49 +138,55 @@ def step_gain(steps, tolerance_nm, problem: unknowns.Problem, point: posterior.P
         A-optimality.
     """
     active = np.flatnonzero(problem.active)
-    fisher = point.fisher[np.ix_(active, active)]
-    measured = problem.measured
-    number, count = np.full(len(steps), measured.last + 1), len(problem.knob_names)
-    trial = replace(
-        problem,
-        measured=unknowns.Measured(measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
-        mean=problem.mean._replace(strength=np.zeros(len(steps)),
-                                   miss=np.zeros((len(steps), count))),
-        sd=problem.sd._replace(strength=np.full(len(steps), unknowns.STRENGTH_SD),
-                               miss=np.tile(problem.sd.miss[0], (len(steps), 1))))
-    part = unknowns.slices(problem)
-    first, last = part["strength"].start, part["miss"].stop  # of what each frame has for itself
-    z = np.concatenate([point.z[:first], np.zeros(len(steps) * (1 + count)), point.z[last:]])
-    phases, physics, slopes = unknowns.frames_of(z, trial)
+    measured, count = problem.measured, len(problem.knob_names)
+    phases, physics, shared, own = _frames_at(steps, problem, point.z)
     places = aberrations.places(problem.free)
 
     def one(k):
         *_, information, _ = posterior.frame_terms(
             np.float32(phases[k]), physics[k], measured.power[0], places, problem.layouts)
-        return np.asarray(information, float)
+        return problem.weights.max() * np.asarray(information, float)
 
     then = replace(problem, measured=measured._replace(last=measured.last + 1))
     actuator = np.eye(count) + unknowns.decode(point.z, then).gain
     wanted = actuator @ laplace.derivatives(point.z, then)[1][:, active]
     wanted /= np.reshape(tolerance_nm, (-1, 1))
 
-    def left(information):
-        return np.log1p(np.diag(wanted @ np.linalg.solve(information, wanted.T))).sum()
+    def left(fisher):
+        return np.log1p(np.diag(wanted @ np.linalg.solve(fisher, wanted.T))).sum()
 
-    here = np.r_[:first, last : point.z.size]  # what all frames share, in point.z and in z
-    there = np.r_[:first, first + len(steps) * (1 + count) : z.size]
-    missed = np.any(problem.active[part["miss"]])
-    before = left(fisher)
-    gains, share = [], problem.weights.max()
+    fisher = point.fisher[np.ix_(active, active)]
+    before, gains = left(fisher), []
     for k, information in enumerate(devices.side_by_side(one, range(len(steps)))):
-        slope = np.zeros((slopes.shape[1], point.z.size))
-        slope[:, here] = slopes[k][:, there]
-        information = share * information
-        misses = first + len(steps) + k * count + np.arange(count if missed else 0)
-        own = slopes[k][:, [first + k, *misses]]  # the new frame's own are integrated out
-        moved = information @ own
+        moved = information @ own[k]  # the new frame's own are integrated out
         information = information - moved @ np.linalg.solve(
-            np.eye(own.shape[1]) + own.T @ moved, moved.T)
-        slope = slope[:, active]
+            np.eye(own.shape[-1]) + own[k].T @ moved, moved.T)
+        slope = shared[k][:, active]
         gains.append(before - left(fisher + slope.T @ information @ slope))
     return np.array(gains)
+
+
+def _frames_at(steps, problem: unknowns.Problem, z):
+    """The next frame at each of the knob settings (N, P): phases and physics of the N, their slopes
+    by z, (N, E, Z), and by what that frame has for itself, (N, E, O): its film's strength, and what
+    the knobs miss by where that is among the unknowns."""
+    number, count = np.full(len(steps), problem.measured.last + 1), len(problem.knob_names)
+    trial = replace(
+        problem,
+        measured=unknowns.Measured(
+            problem.measured.power[:1] * len(steps), np.asarray(steps), number, 0.0),
+        mean=problem.mean._replace(strength=np.zeros(len(steps)),
+                                   miss=np.zeros((len(steps), count))),
+        sd=problem.sd._replace(strength=np.full(len(steps), unknowns.STRENGTH_SD),
+                               miss=np.tile(problem.sd.miss[0], (len(steps), 1))))
+    part = unknowns.slices(problem)
+    first, last = part["strength"].start, part["miss"].stop  # of what each frame has for itself
+    between = len(steps) * (1 + count)
+    phases, physics, slopes = unknowns.frames_of(
+        np.concatenate([z[:first], np.zeros(between), z[last:]]), trial)
+    shared = np.zeros((*slopes.shape[:2], z.size))
+    shared[..., :first], shared[..., last:] = slopes[..., :first], slopes[..., first + between :]
+    missed = np.any(problem.active[part["miss"]])
+    own = [[first + k, *(first + len(steps) + k * count + np.arange(count if missed else 0))]
+           for k in range(len(steps))]
+    return phases, physics, shared, np.stack([slopes[k][:, own[k]] for k in range(len(steps))])

@@ -11,8 +11,9 @@ from jaxcal import diagnosis, em, identification, refine, spectra, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import NOT_DECIDED, REFUSED, TUNED, Calibration, Estimate, inside, left
+from jaxcal.basins import START, check_knobs
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
-from jaxcal.estimation import START, check_knobs, estimate, infer
+from jaxcal.estimation import estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.observation import observe, stale

@@ -7,7 +7,8 @@ import numpy as np
 from jaxcal import acquisition
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate, inside, left, mostly_unlike
-from jaxcal.estimation import CONFIDENCE, DECIDED, PRIOR_SD_NM, STATES
+from jaxcal.basins import DECIDED, PRIOR_SD_NM, STATES
+from jaxcal.estimation import CONFIDENCE
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 
 CONSISTENT = 3.0  # standard deviations by which a verification may move the answer

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import answers, em, estimation, observation, unknowns
+from jaxcal import answers, basins, em, observation, unknowns
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate
-from jaxcal.estimation import STATES
+from jaxcal.basins import STATES
 from jaxcal.model import Model
 from jaxcal.observation import Observation
 from jaxcal.optics import Optics
@@ -43,9 +43,9 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
     """
     latents = np.asarray(model.encode(observation.log_images([seen])))
     radius, _ = observation.camera_of([seen])
-    data = estimation.experiment(latents, np.array([state_nm]), STATES,
+    data = basins.experiment(latents, np.array([state_nm]), STATES,
                                  observation.measured_optics(optics, radius),
-                                 length=estimation.PADDED)
+                                 length=basins.PADDED)
     parameters = em.initial_parameters(model.map, data)
     sd = jnp.asarray([ELSEWHERE_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
 

@@ -65,14 +65,13 @@ def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step
 
 
 STEPS = {
-    "speed": Step(("-m", "benchmarks"), (), 4, {"json": "speed", "document": "results.md"}),
+    "speed": Step(("-m", "benchmarks"), (), 8, {"json": "speed", "document": "results.md"}),
     "speed_float64": Step(("-m", "benchmarks"), ("--float64", "--repetitions", "5"), 2,
                           {"json": "speed_float64", "document": "results.md"}),
-    "estimate": _benchmark("estimate", minutes=3),
     "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "500224", minutes=9),
     "identifiability": _benchmark("identifiability", minutes=3, quick=("--quick",),
                                   picture="identifiability.png"),
-    "nuts": _benchmark("nuts", minutes=3),
+    "nuts": _benchmark("nuts", minutes=5),
     "reality": _benchmark("reality", "--frames", "4,8,12", "--published", minutes=12,
                           series="--folder", alone=False),
     "multislice_series": Step(("scripts/multislice_series.py",), (str(MADE), "--series", "4"), 3,
@@ -85,7 +84,7 @@ STEPS = {
     "coverage_5": _coverage(5, 40, 2),
     "coverage_10": _coverage(10, 40, 3),
     "coverage_20": _coverage(20, 15, 2.5),
-    "closed_loop": _benchmark("closed_loop", "--runs", "12", minutes=15, lines=True),
+    "closed_loop": _benchmark("closed_loop", "--runs", "12", minutes=14, lines=True),
     "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "16", minutes=8,
                                       lines=True, json_name="closed_loop_latents"),
     "faults": _benchmark("faults", "--runs", "5", minutes=9, lines=True),

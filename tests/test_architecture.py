@@ -37,8 +37,8 @@ OUTSIDE = {
 
 SHELL = {
     "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results",
-    "nexus", "microscopes", "observation", "inconsistency", "answers", "estimation", "verification",
-    "diagnosis", "runs", "decisions", "calibration", "tracking", "conformance",
+    "nexus", "microscopes", "observation", "inconsistency", "answers", "basins", "estimation",
+    "verification", "diagnosis", "runs", "decisions", "calibration", "tracking", "conformance",
     "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "thumbnails", "watched", "watch_figures", "watch_page", "watch",
@@ -80,6 +80,8 @@ FORBIDDEN = {
     "observation": {"estimation", "em", "vae", "latent_map", "model", "refine", "calibration"},
     "answers": {"estimation", "decisions", "calibration", "report", "cli", "commands"},
     "decisions": {"calibration", "runs", "microscopes", "report", "cli", "commands"},
+    "basins": {"refine", "posterior", "laplace", "estimation", "calibration", "decisions",
+               "acquisition", "report", "figures", "cli", "commands", "console"},
     "estimation": {"calibration", "decisions", "acquisition", "report", "figures", "cli",
                    "commands", "console"},
     "verification": {"calibration", "acquisition", "report", "figures", "cli", "commands"},

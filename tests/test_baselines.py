@@ -22,7 +22,7 @@ from benchmarks.baselines import (
     scalar_em,
 )
 from benchmarks.baselines.interface import Answer, errors, residual_nm
-from jaxcal import aberrations, em, estimation, latent_map, model, spectra, stream
+from jaxcal import aberrations, basins, em, latent_map, model, spectra, stream
 from jaxcal.microscopes.simulated import FIRST_ORDER, simulated_optics
 from jaxcal.series import Series
 from jaxcal.simulation import Grid
@@ -140,7 +140,7 @@ def seen_at(frames=8, knob_names=FIRST_ORDER, seed=0):
 
 def states_of(seen, truth):
     """Edge phases (T, 7), waves, of the frames of `seen_at`."""
-    data = estimation.experiment(np.zeros((len(seen.series), 1)), seen.series.knobs_nm,
+    data = basins.experiment(np.zeros((len(seen.series), 1)), seen.series.knobs_nm,
                                  seen.series.knob_names, seen.series.optics)
     state = np.zeros(8)
     state[: len(truth)] = truth

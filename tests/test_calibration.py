@@ -15,6 +15,7 @@ from jaxcal import (
     ReplayMicroscope,
     SimulatedMicroscope,
     answers,
+    basins,
     calibration,
     decisions,
     em,
@@ -183,8 +184,8 @@ def test_a_disc_too_small_for_the_spectrum_is_refused(series, model):
 def test_padding_changes_nothing(answer, model):
     """The likelihood of any candidate is that without padding, to the rounding of float32."""
     _, data = answer.posterior
-    longer = estimation.experiment(answer.latents, STEPS, answer.knob_names, OPTICS, length=7)
-    exact = estimation.experiment(answer.latents, STEPS, answer.knob_names, OPTICS)
+    longer = basins.experiment(answer.latents, STEPS, answer.knob_names, OPTICS, length=7)
+    exact = basins.experiment(answer.latents, STEPS, answer.knob_names, OPTICS)
     assert longer.latents.shape[0] == 7 and exact.latents.shape[0] == 4
     assert_array_equal(longer.frame_noise, [1.0] * 4 + [em.EXCLUDED] * 3)
     parameters = em.initial_parameters(model.map, exact)
@@ -197,20 +198,20 @@ def test_padding_changes_nothing(answer, model):
 
 def test_experiment_fills_what_is_no_knob():
     latents, knobs = np.ones((2, 5)), np.array([[0.0, 0.0], [7.0, -3.0]])
-    data = estimation.experiment(latents, knobs, ("C12b", "C21a"), OPTICS, actuator=True)
+    data = basins.experiment(latents, knobs, ("C12b", "C21a"), OPTICS, actuator=True)
     expected = np.zeros((2, 7))
     expected[:, 2], expected[:, 3] = knobs.T
     assert_array_equal(data.knobs, expected)
-    places = indices(estimation.STATES)
+    places = indices(basins.STATES)
     assert_allclose(data.unit, edge_waves(OPTICS)[places], rtol=1e-6)
     assert_array_equal(data.scale_power, [2, 2, 2, 3, 3, 3, 3])
     assert_array_equal(data.prior_sd, [150.0] * 3 + [400.0] * 4)
     sd = np.zeros((7, 7))
     sd[2, 2] = sd[3, 3] = unknowns.GAIN_SD  # different orders do not mix
     assert_allclose(data.actuator_sd, sd)
-    same = estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
+    same = basins.experiment(latents, knobs, ("C10", "C12b"), OPTICS, actuator=True)
     assert_allclose(np.asarray(same.actuator_sd)[0, 2], unknowns.CROSSTALK_SD)
-    assert not estimation.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
+    assert not basins.experiment(latents, knobs, ("C10", "C12b"), OPTICS).actuator_sd.any()
     assert {leaf.dtype for leaf in data} == {np.dtype(np.float32)}
 
 

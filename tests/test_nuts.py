@@ -53,6 +53,9 @@ def test_em_agrees_where_the_process_is_known(known):
     ratio, error = nuts.narrow(found, told)
     assert np.all(np.abs(ratio - 1)[:2] < 4 * error[:2] + 0.02)
     assert found["weight"] == 1.0
+    error = np.hypot(found["correlation_error"], told["correlation_error"][:3, :3])
+    off = found["correlation"] - told["correlation"][:3, :3]
+    assert np.abs(off)[0, 1] < 4 * error[0, 1] < 0.4
 
 
 @pytest.mark.slow
@@ -96,3 +99,14 @@ def test_moments_of_independent_draws():
     assert_allclose(told["mean_error"], 3 / np.sqrt(4000), rtol=0.2)
     assert_allclose(told["sd_error"], 3 / np.sqrt(8000), rtol=0.2)
     assert np.all(np.abs(told["mean"] - [1.0, -2.0]) < 4 * told["mean_error"])
+    assert_allclose(told["correlation_error"][0, 1], 1 / np.sqrt(4000), rtol=0.2)
+    assert abs(told["correlation"][0, 1]) < 4 * told["correlation_error"][0, 1]
+
+
+def test_the_correlation_that_differs_most_is_named():
+    def by(r):
+        return {"correlation": [[1.0, r, 0.1], [r, 1.0, 0.2], [0.1, 0.2, 1.0]],
+                "correlation_error": np.full((3, 3), 0.03).tolist()}
+
+    said = nuts.correlated({"names": ["a", "b", "c"], "em": by(0.5), "nuts": by(0.1)})
+    assert "Of 3 correlations 1 differ" in said and "a with b: 0.50 by EM, 0.10" in said

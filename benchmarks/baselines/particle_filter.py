@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.baselines.interface import Answer, Seen
 from benchmarks.baselines.scalar_em import from_candidates
-from jaxcal import em, estimation, latent_map
+from jaxcal import basins, em, latent_map
 
 PARTICLES = 2048
 MOVES = 3
@@ -84,7 +84,7 @@ def filter_(seen: Seen, counts, seed: int, model, length: int | None = None,
     series, map_ = seen.series, without_gap(model.map)
     latents = np.asarray(model.encode(images))
     length = max(length or last, len(good))
-    data = estimation.experiment(latents, series.knobs_nm[good], series.knob_names, optics,
+    data = basins.experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                                  length=length)
     parameters = em.initial_parameters(map_, data)
     key = jax.random.key(seed)

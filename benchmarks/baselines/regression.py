@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.baselines import network
 from benchmarks.baselines.interface import Answer, Seen
-from jaxcal import em, estimation
+from jaxcal import basins, em
 from jaxcal.aberrations import ORDER, indices
 
 STARTS = 256
@@ -82,13 +82,13 @@ def estimate(seen: Seen, count: int, seed: int, trained, length: int | None = No
     length = max(length or count, len(good))
     padded = [np.zeros((length, 16), np.float32), np.ones((length, 16), np.float32)]
     padded[0][: len(good)], padded[1][: len(good)] = means, np.exp(0.5 * log_variances)
-    data = estimation.experiment(np.zeros((len(good), 1)), series.knobs_nm[good],
+    data = basins.experiment(np.zeros((len(good), 1)), series.knobs_nm[good],
                                  series.knob_names, optics, length=length)
     z, _, covariance = climb(jax.random.key(seed), data, *map(jnp.asarray, padded))
     sd = np.append(data.prior_sd, data.scale_sd)
     x0 = np.asarray(z, float) * sd
     deviation = np.sqrt(np.clip(np.diag(np.asarray(covariance, float)), 0, None)) * sd
-    columns = [estimation.STATES.index(name) for name in series.knob_names]
+    columns = [basins.STATES.index(name) for name in series.knob_names]
     widened = np.array([WIDENED[int(n)] for n in ORDER[indices(series.knob_names)]])
     return Answer(-x0[columns], widened * deviation[columns], time.perf_counter() - start)
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from benchmarks.baselines import dataset, network, quality
 from benchmarks.baselines.interface import Answer, Seen, power_of
-from jaxcal import em, estimation, latent_map, training, vae
+from jaxcal import basins, em, latent_map, training, vae
 from jaxcal import model as models
 
 SCALARS = ("variance", "emittance")
@@ -75,7 +75,7 @@ def estimate(seen: Seen, count: int, seed: int, fitted, values, length: int | No
     made, spread, middle = fitted
     series = seen.series
     latents = ((np.asarray(values)[good] - middle) / spread)[:, None]
-    data = estimation.experiment(latents, series.knobs_nm[good], series.knob_names, optics,
+    data = basins.experiment(latents, series.knobs_nm[good], series.knob_names, optics,
                                  length=max(length or count, len(good)))
     result = em.run(jax.random.key(seed), data, made, settings)
     return from_candidates(result.candidates.positions, series, time.perf_counter() - start)
@@ -85,7 +85,7 @@ def from_candidates(positions, series, seconds: float) -> Answer:
     """The mean of the largest mode, as `jaxcal.estimation` takes it, and the spread about it."""
     from jaxcal import modes
 
-    columns = [estimation.STATES.index(name) for name in series.knob_names]
+    columns = [basins.STATES.index(name) for name in series.knob_names]
     cloud = np.asarray(positions, float)[:, columns]
     x0 = cloud[modes.members(cloud)[0]].mean(0)
     return Answer(-x0, np.sqrt(np.mean((cloud - x0) ** 2, axis=0)), seconds)

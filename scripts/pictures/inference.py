@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxcal
-from jaxcal import aberrations, em, estimation, hologram, latent_map, observation, unknowns
+from jaxcal import aberrations, basins, em, hologram, latent_map, observation, unknowns
 from jaxcal.microscopes.simulated import SEVEN, draw_state, random_steps
 from pictures.drawing import (
     COLOURS,
@@ -36,7 +36,7 @@ def experiment_of(series, model) -> em.Experiment:
     """The latents of a series, as `jaxcal.estimate` hands them to EM."""
     seen = [observation.observe(frame, series.optics) for frame in series.frames]
     radius, _ = observation.camera_of(seen)
-    return estimation.experiment(
+    return basins.experiment(
         np.asarray(model.encode(observation.log_images(seen))), series.knobs_nm, series.knob_names,
         observation.measured_optics(series.optics, radius))
 

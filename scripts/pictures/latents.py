@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxcal
-from jaxcal import aberrations, estimation, observation, simulation, spectra
+from jaxcal import aberrations, basins, observation, simulation, spectra
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import simulated_optics
 from jaxcal.optics import edge_phases, edge_waves
@@ -52,7 +52,7 @@ def simulated_latents(model, count, reach, seed=11):
     """States (N, 7), waves, with C10 and C12a within +-reach, and the latents (N, D) they show."""
     state = np.zeros((count, 25), np.float32)
     state[:, :2] = np.random.default_rng(seed).uniform(-reach, reach, (count, 2))
-    return state[:, aberrations.indices(estimation.STATES)], latents_of(model, state, seed)
+    return state[:, aberrations.indices(basins.STATES)], latents_of(model, state, seed)
 
 
 def latents_of(model, waves, seed):
