@@ -7,12 +7,14 @@ image's power spectrum is the source's times |OTF|^2, which stays the same when 
 change sign (the point-spread function becomes its point mirror): a group of two. Simulated, for
 training: a clear pupil, one wavelength, Gaussian random sources. Seen: a central obscuration,
 seeing, three other wavelengths, star fields. `jaxcal.em` and `jaxcal.latent_map` are used as they
-are. Prints errors and standard deviations, `scripts/figures.py --only telescope` draws them; the
-exit status is 0 where the root mean square error is a third of the prior's deviation at most.
+are. Prints errors and standard deviations and writes ``benchmarks/results/telescope.json`` and the
+table in ``docs/results.md``, `scripts/figures.py --only telescope` draws them; the exit status is 0
+where the root mean square error is a third of the prior's deviation at most.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,9 @@ from flax import nnx
 from telescope_simulator import REAL, image, log_spectrum, simulate, star_field
 
 from jaxcal import em, latent_map, modes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import provenance  # noqa: E402
 
 KNOBS = ("focus", "astigmatism 0", "astigmatism 45")  # Zernike, nm rms
 WAVELENGTH_NM, SPREAD = 550.0, 0.02  # nominal; sd of the log of the effective one
@@ -108,18 +113,29 @@ def main(arguments=None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instruments", type=int, default=12)
     parser.add_argument("--samples", type=int, default=6000, help="simulated images to train on")
+    parser.add_argument("--json", default=provenance.RESULTS / "telescope.json")
+    parser.add_argument("--document", default=provenance.DOCUMENT)
     options = parser.parse_args(arguments)
     compress, map_ = train(options.samples)
-    errors = []
+    runs = []
     for seed in range(options.instruments):
         hidden, latents = observe(seed, compress)
         _, mean, sd = estimate(seed, latents, map_)
-        errors.append(((mean - hidden), (mean - hidden) / sd))
+        runs.append({"seed": seed, "hidden_nm": hidden.tolist(), "sd_nm": sd.tolist(),
+                     "error_nm": (mean - hidden).tolist()})
         print(f"{seed}: " + ", ".join(f"{name} {h:+.0f}, error {m - h:+.1f} ± {s:.1f} nm" for
                                       name, h, m, s in zip(KNOBS, hidden, mean, sd, strict=True)))
-    rms, ratio = np.sqrt(np.mean(np.square(errors), axis=(0, 2)))
-    print(f"rms error {rms:.1f} nm of {PRIOR_NM:.0f} nm; rms error/sd {ratio:.2f}")
-    return int(3 * rms > PRIOR_NM)
+    error, sd = (np.array([run[name] for run in runs]) for name in ("error_nm", "sd_nm"))
+    rows = [(name, *(f"{np.sqrt(np.mean(x**2)):.{n}f}" for x, n in ((e, 1), (s, 1), (e / s, 2))))
+            for name, e, s in zip((*KNOBS, "all"), (*error.T, error), (*sd.T, sd), strict=True)]
+    result = {"benchmark": "telescope", "provenance": provenance.provenance(), "runs": runs,
+              "samples": options.samples, "rms_nm": float(np.sqrt(np.mean(error**2)))}
+    table = provenance.markdown(("nm rms", "rms error", "stated sd", "rms error/sd"), rows)
+    provenance.publish(result, "telescope", f"{len(runs)} instruments, {len(STEPS_NM)} images "
+                       f"each.\n\n{table}\n\n{provenance.source(result)}",
+                       options.json, options.document)
+    print(f"rms error {result['rms_nm']:.1f} nm of {PRIOR_NM:.0f} nm")
+    return int(3 * result["rms_nm"] > PRIOR_NM)
 
 
 if __name__ == "__main__":
