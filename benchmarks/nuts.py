@@ -51,7 +51,7 @@ def experiment(model, seed: int, frames: int) -> em.Experiment:
     radius, _ = observation.camera_of(seen)
     latents = np.asarray(model.encode(observation.log_images(seen)))
     data = basins.experiment(latents, STEPS_NM[:frames], microscope.knob_names,
-                                 observation.measured_optics(microscope.optics, radius))
+                             observation.measured_optics(microscope.optics, radius))
     return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), data)
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from jaxcal import disc_fit
 from jaxcal.spectra import END, OFF_NOMINAL, Disc, binned
 
+LARGEST = 1e15
+"""Counts of a pixel; larger numbers are none, and their squares overflow in single precision."""
+
 _TABLE = "check semi_angle_mrad and pixel_mrad, and that the aperture is inserted"
 
 
@@ -75,6 +78,10 @@ def find_disc(frame, nominal_radius):
         return nowhere, _NOTHING._replace(fault=(
             f"{broken} of {frame.size} pixels are not finite: replace dead pixels by the median "
             f"of their neighbours before the frame is stored"))
+    if np.abs(frame).max() > LARGEST:
+        return nowhere, _NOTHING._replace(fault=(
+            f"counts of up to {np.abs(frame).max():.0e} are none: look at the camera, or at how "
+            f"the frame was stored"))
     if frame.min() == frame.max():
         return nowhere, _NOTHING._replace(fault=_blank(f"every pixel has {frame.flat[0]:g} counts"))
     edges = []

@@ -156,22 +156,29 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
                 em.DEFAULT._asdict().items(), settings, strict=True)}}
     course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
                                         resume=resume))
+    ended, wrong = None, None
     try:
-        ended = None
         while ended is None:
             _explore(course, plan)
             ended = _apply(course, plan)
     except np.linalg.LinAlgError as error:
-        ended = _refused(course, plan, f"the frames could not be evaluated ({error}): they may be "
-                                       f"unlike each other, start again")
+        wrong = (f"the frames could not be evaluated ({error}): they may be unlike each other, "
+                 f"start again")
     except (InstrumentError, ValueError, OSError) as error:
-        ended = _refused(course, plan, str(error))  # of the instrument, its frames, or the folder
+        wrong = str(error)  # of the instrument, its frames, or the folder
     except BaseException as error:
         try:
             error.add_note(_bring_back(course)[1])
         except BaseException as again:
             error.add_note(f"{ASTRAY} (interrupted again: {type(again).__name__})")
         raise
+    if ended is None:
+        try:
+            ended = _refused(course, plan, wrong)
+        except BaseException as error:
+            error.add_note(f"{wrong}; {ASTRAY} (interrupted while they were brought back: "
+                           f"{type(error).__name__})")
+            raise
     try:
         course.microscope.end(ended.verdict, ended.reason)
     except OSError as error:  # a full disk does not take the answer away
@@ -222,7 +229,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     applied, reached = answer.tuned_knobs_nm, within(answer, plan.limits)
     beyond = _beyond(applied, plan, course.microscope)
     if beyond and reached:  # or the knobs do not act as thought, which is asked
-        wrong = _advice(course, plan, answer, disagrees=True)
+        wrong = _advice(course, plan, answer, doubtful=True)
         raise InstrumentError(f"{beyond}: bring the instrument nearer by other means and start "
                               f"again{wrong}")
     if beyond:
@@ -260,9 +267,9 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
              else "frame budget spent before the tolerance was reached,")
     final = checked if fault is None else answer
     message = f"{spent} after {len(series)} frames; {verdict}; {final.message}"
-    final = replace(final, converged=tuned, message=message, seconds=course.seconds)
     if not tuned:
-        message += _advice(course, plan, final, disagrees)
+        message += _advice(course, plan, final, doubtful=disagrees)
+    final = replace(final, converged=tuned, message=message, seconds=course.seconds)
     return Calibration(course.microscope.knob_names, TUNED if tuned else NOT_DECIDED, message,
                        final, tuple(course.history), series, course.frames[-1], standing,
                        plan.limits, plan.truth_nm, course.seconds)
@@ -288,8 +295,8 @@ def _lost(course: _Course, plan: _Plan, beyond: str) -> Calibration:
     message = (f"frame budget spent before the tolerance was reached, after {len(series)} frames; "
                f"by an estimate that is not sure {beyond}; the knobs are back where they were; "
                f"{answer.message}")
+    message += _advice(course, plan, answer, doubtful=True)
     final = replace(answer, converged=False, message=message, seconds=course.seconds)
-    message += _advice(course, plan, final, disagrees=True)
     return Calibration(course.microscope.knob_names, NOT_DECIDED, message, final,
                        tuple(course.history), series, None, standing, plan.limits, plan.truth_nm,
                        course.seconds)
@@ -350,17 +357,18 @@ def _bring_back(course: _Course):
     return course.standing(home), "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> str:
-    """What to do where the answer is "not decided", beyond what its message says."""
+def _advice(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> str:
+    """What to do where the answer is "not decided", beyond what its message says; doubtful: whether
+    the frames speak against it, so that more of them are no remedy."""
     try:
-        return "".join(f"; {words}" for words in _found(course, plan, answer, disagrees))
+        return "".join(f"; {words}" for words in _found(course, plan, answer, doubtful))
     except ValueError as error:  # an answer is not given up for what else might be said
         return f"; why could not be found out ({error}); start again with more frames"
 
 
-def _found(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> list[str]:
-    """What is wrong, as far as can be found out. Where frames disagree or the knobs do not act as
-    told, it is asked how they really act."""
+def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> list[str]:
+    """What is wrong, as far as can be found out. Where the answer is doubtful, frames were set
+    aside or the knobs do not act as told, it is asked how they really act."""
     told, frames = [], len(course.frames)
     many = 3 * len(answer.rejected_frames) > frames
     if many:
@@ -369,18 +377,25 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, disagrees: bool) -> l
     good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
     found = answer.refinement
     odd = found is not None and (found.with_actuator or found.with_misses)
-    if plan.refined and (disagrees or many or odd) and len(good) >= DIAGNOSED:
+    if plan.refined and (doubtful or many or odd) and len(good) >= DIAGNOSED:
         names, optics = answer.knob_names, course.microscope.optics
-        alone = []
+        alone = {}
         for k in good:
             plan.report(f"what is wrong: frame {k + 1} alone", 1.0)
-            alone.append(diagnosis.state_of(course.observations[k], names, optics, plan.model))
-        states, sd = zip(*alone, strict=True)
-        knobs = np.stack(course.settings_nm)
-        before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])
-        told += diagnosis.response(
-            states, sd, knobs[good], names, optics, before[good]).findings
-    if not disagrees:
+            try:
+                alone[k] = diagnosis.state_of(course.observations[k], names, optics, plan.model)
+            except ValueError:  # no state explains this one; the others may tell
+                continue
+        if len(alone) < DIAGNOSED:
+            told.append(f"how the knobs act could not be found out: {len(good) - len(alone)} "
+                        f"frames alone show no state")
+        else:
+            states, sd = zip(*alone.values(), strict=True)
+            knobs, used = np.stack(course.settings_nm), list(alone)
+            before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])
+            told += diagnosis.response(
+                states, sd, knobs[used], names, optics, before[used]).findings
+    if not doubtful:
         told.append("start again from here with more frames")
     return told
 

@@ -36,7 +36,8 @@ def calibrate(arguments):
     outputs = arguments.json, arguments.report, arguments.nexus
     inputs.check_outputs(*outputs)
     replayed = arguments.microscope.partition(":")[2]
-    inputs.check_apart(outputs, [replayed] if replayed else [])
+    kept = [arguments.run / name for name in ("run.json", "series.h5")] if arguments.run else []
+    inputs.check_apart(outputs, [replayed, *kept] if replayed else kept)
     microscope, frames = inputs.microscope(arguments)
 
     from jaxcal import calibration, results

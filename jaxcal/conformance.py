@@ -145,7 +145,8 @@ def _limits(guarded, response) -> Check:
     for place in np.flatnonzero(np.isfinite(guarded.limits_nm)):
         for sign in (1, -1):
             beyond = np.zeros(len(guarded.knob_names))
-            beyond[place] = sign * 1.01 * guarded.limits_nm[place]
+            limit = guarded.limits_nm[place]
+            beyond[place] = sign * (1.01 * limit if limit else 0.1)  # a knob that is to stand still
             failed = guarded.send(beyond)
             if failed is None:
                 return Check(question, False, f"{guarded.knob_names[place]} was turned to "

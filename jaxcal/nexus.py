@@ -95,7 +95,7 @@ def coefficient_name(name):
 
 
 def _write_entry(entry, name, optics, version):
-    entry["title"] = name.encode("utf-8", "replace").decode()  # a file's name can be any bytes
+    entry["title"] = _plain(name)  # a file's name can be any bytes
     entry["program_name"] = "jaxcal"
     entry["program_name"].attrs["version"] = version
     instrument = _path(entry, _CLASSES)
@@ -130,16 +130,21 @@ def _write_notes(notes, estimate):
     notes["rejected_frames"] = np.array([int(k) for k, _ in estimate.rejected_frames], np.int64)
     notes["unlike_frames"] = np.array([int(k) for k in estimate.unlike_frames], np.int64)
     notes["converged"] = bool(estimate.converged)
-    notes["message"] = str(estimate.message)
+    notes["message"] = _plain(estimate.message)
 
 
 def _write_verdict(notes, calibration):
     unknown = np.full(len(calibration.knob_names), np.nan)
     applied = calibration.applied_knobs_nm
-    notes["verdict"], notes["reason"] = calibration.verdict, calibration.reason
+    notes["verdict"], notes["reason"] = calibration.verdict, _plain(calibration.reason)
     notes["knob"] = list(calibration.knob_names)
     _field(notes, "limits", _NM * np.asarray(calibration.limits_nm, float), "m")
     _field(notes, "applied_knobs", _NM * (unknown if applied is None else np.asarray(applied)), "m")
+
+
+def _plain(text):
+    """A text as HDF5 can hold it, whatever an instrument said."""
+    return str(text).replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _write_tuned(entry, estimate):

@@ -179,8 +179,8 @@ def _possible(size, name, notation, place):
 
 
 def _largest(name, notation):
-    """nm that an aberration may have: 10 mm, 10 m in the fourth and fifth orders."""
-    return 1e7 if int(notation.terms[name][0][1]) <= 3 else 1e10
+    """nm that an aberration may have: 10 mm, 1 m in the fourth and fifth orders."""
+    return 1e7 if int(notation.terms[name][0][1]) <= 3 else 1e9
 
 
 def _from_polar(size, angle_deg, symmetry, angles):

@@ -26,13 +26,14 @@ import numpy as np
 from jaxcal import recorded_optics
 from jaxcal.files import first_line
 from jaxcal.recorded_optics import own
-from jaxcal.series import SeriesError
+from jaxcal.series import SeriesError, probe
 
 READERS = {
     ".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".emd": "emd", ".hspy": "hspy",
     ".mrc": "mrc", ".ser": "tia", ".tif": "tiff", ".tiff": "tiff",
 }  # fmt: skip
 """RosettaSciIO's reader of each ending."""
+HDF5 = (".emd", ".hspy")
 ENDINGS = (".npy", *READERS)
 """Endings of the files that can be read."""
 
@@ -94,6 +95,8 @@ def read(path, energy_keV=None):
                 f"has the ending {ending!r}, one of {', '.join(ENDINGS)} can be read",
                 "export the frames as TIFF or NumPy",
             )
+        if ending in HDF5:
+            probe(path)
         return _recording(_images(_read_field(path, READERS[ending])), energy_keV)
     except SeriesError as error:
         raise error.at(path) from None

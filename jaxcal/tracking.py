@@ -58,6 +58,7 @@ class Tracked:
             frames exceed those that fit.
         surprise: squared deviations by which the last frame was off what was expected, in the
             direction where that is most; nan before.
+        last: (H, W) the frame looked at last, by which one that comes again is known; None before.
     """
 
     knob_names: tuple[str, ...]
@@ -73,6 +74,7 @@ class Tracked:
     radius_pixels: float
     misfit: float
     surprise: float = np.nan
+    last: np.ndarray | None = None
 
     @property
     def rows(self) -> list[int]:
@@ -181,8 +183,9 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
             found, too near focus to tell anything; nothing was learnt.
     """
     seen = observation.observe(frame, tracked.optics)
-    if seen.fault is not None:
-        raise SeriesError(f"the frame cannot be used: {seen.fault}", "take another")
+    earlier = [] if tracked.last is None else [tracked.last]
+    if fault := seen.fault or observation.stale(frame, earlier):
+        raise SeriesError(f"the frame cannot be used: {fault}", "take another")
     problem = _problem(tracked, seen, np.asarray(knobs_nm, float))
     start = posterior.evaluate(np.zeros(problem.active.size), problem)
     point, _ = refine.climb(problem, start, STEPS)
@@ -207,7 +210,8 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     others = np.setdiff1d(np.arange(mean.size), tracked.rows)
     mean[others] = tracked.mean[others]
     covariance[np.ix_(others, others)] = tracked.covariance[np.ix_(others, others)]
-    return replace(tracked, mean=mean, covariance=covariance, surprise=surprise)
+    return replace(tracked, mean=mean, covariance=covariance, surprise=surprise,
+                   last=np.array(frame))
 
 
 def combined(mean, covariance, climbed, width, own):
@@ -240,7 +244,8 @@ def combined(mean, covariance, climbed, width, own):
 def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     """Whether the instrument is within limits (P,), the pi/4 limits where None, at a setting."""
     limits = (quarter_pi_limits_nm(tracked.optics, tracked.knob_names)
-              if limits_nm is None else np.asarray(limits_nm, float))
+              if limits_nm is None else np.broadcast_to(np.asarray(limits_nm, float),
+                                                        len(tracked.knob_names)))
     inside = answers.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     best = answers.inside(np.zeros(len(limits)), tracked.covariance_nm2, limits)

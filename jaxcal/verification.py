@@ -44,8 +44,8 @@ def log_odds_elsewhere(seen: Observation, state_nm, optics: Optics, model: Model
     latents = np.asarray(model.encode(observation.log_images([seen])))
     radius, _ = observation.camera_of([seen])
     data = basins.experiment(latents, np.array([state_nm]), STATES,
-                                 observation.measured_optics(optics, radius),
-                                 length=basins.PADDED)
+                             observation.measured_optics(optics, radius),
+                             length=basins.PADDED)
     parameters = em.initial_parameters(model.map, data)
     sd = jnp.asarray([ELSEWHERE_NM[n] for n in ORDER[indices(STATES)]], jnp.float32)
 

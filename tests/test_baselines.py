@@ -141,7 +141,7 @@ def seen_at(frames=8, knob_names=FIRST_ORDER, seed=0):
 def states_of(seen, truth):
     """Edge phases (T, 7), waves, of the frames of `seen_at`."""
     data = basins.experiment(np.zeros((len(seen.series), 1)), seen.series.knobs_nm,
-                                 seen.series.knob_names, seen.series.optics)
+                             seen.series.knob_names, seen.series.optics)
     state = np.zeros(8)
     state[: len(truth)] = truth
     zero = em.Parameters(None, jnp.zeros((7, 7)))

@@ -135,12 +135,15 @@ def test_options_may_stand_before_the_files(tmp_path, calls):
     (("estimate", "a.h5", "--nexus", "a.h5"), "a.h5: is named twice, to be written and as a.h5"),
     (("estimate", "a.h5", "--json", "x", "--report", "./x"), "is named twice, to be written and"),
     (("calibrate", "--microscope", "replay:a.h5", "--json", "a.h5"), "is named twice, to be"),
+    (("calibrate", "--run", "r", "--json", "r/run.json"), "to be written and as r/run.json"),
+    (("calibrate", "--run", "r", "--nexus", "./r/series.h5"), "to be written and as r/series.h5"),
     (("calibrate", "--nexus", "b.h5"), "b.h5: holds a series of frames"),
 ])  # fmt: skip
 def test_what_was_measured_is_never_written_over(tmp_path, calls, capsys, monkeypatch, arguments,
                                                  words):
     files = bench(tmp_path, "a.h5"), bench(tmp_path, "b.h5")
     before = [file.read_bytes() for file in files]
+    (tmp_path / "r").mkdir()
     monkeypatch.chdir(tmp_path)
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err and calls == []

@@ -1,6 +1,7 @@
 """Microscopes that raise, hang or give rubbish: what the guard makes of it."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -192,6 +193,37 @@ def test_a_name_and_limits_are_not_needed():
     guarded = GuardedMicroscope(plain)
     guarded.set([1e6])
     assert guarded.name == "microscope" and guarded.knob_names == ("C10",)
+
+
+def test_an_exposure_that_still_runs_is_waited_for_before_the_knobs_move():
+    bench, seen = Bench(), []
+
+    def slow():
+        time.sleep(0.4)
+        seen.append("frame")
+        return FRAME
+
+    bench.acquire, bench.set = slow, lambda knobs: seen.append("set")
+    guarded = GuardedMicroscope(bench, 0.25)
+    with pytest.raises(InstrumentError, match="did not answer to acquire"):
+        guarded.acquire()
+    guarded.set([0.0, 0.0, 0.0])
+    assert seen == ["frame", "set"]
+
+
+def test_members_that_are_none_are_errors_of_the_instrument():
+    def broken(self):
+        raise ConnectionError("the host is down")
+
+    for members, words in (
+            ({"knob_names": property(broken)}, "failed in knob_names: the host is down"),
+            ({"optics": (200.0, 20.0, 0.2)}, "optics should be a jaxcal.Optics, got tuple"),
+            ({"limits_nm": property(lambda self: time.sleep(1.0))}, "not answer to limits_nm"),
+            ({"origin": object()}, "origin should be what JSON can hold")):
+        with pytest.raises(InstrumentError, match=words):
+            GuardedMicroscope(type("Odd", (Bench,), members)(), 0.2)
+    given = type("Plain", (Bench,), {"origin": [np.float32(0.5), np.arange(2)]})
+    assert GuardedMicroscope(given()).origin == [0.5, [0, 1]]
 
 
 @pytest.mark.parametrize("name", ["limits_nm", "name", "arrives", "origin"])

@@ -16,7 +16,7 @@ from jaxcal import (
     specimen,
 )
 from jaxcal.aberrations import NAMES
-from jaxcal.microscopes import Past, camera
+from jaxcal.microscopes import FaultyMicroscope, InstrumentError, Past, camera
 from jaxcal.microscopes.simulated import RESIDUALS_NM, draw_state, random_steps
 
 
@@ -169,6 +169,26 @@ def test_a_replay_that_was_used_before_goes_on_like_a_new_one():
     for microscope in (used, fresh):
         microscope.resume(past)
     assert used.remaining == fresh.remaining == 2
+
+
+def test_a_run_is_not_gone_on_with_another_instrument(seen):
+    bench, same, other = (SimulatedMicroscope(seed=seed) for seed in (3, 3, 4))
+    past = Past(np.zeros((2, 3)), np.zeros(3), bench.origin)
+    same.resume(past)
+    assert same.frames_taken == 2
+    with pytest.raises(InstrumentError, match="another simulated instrument"):
+        other.resume(past)
+    replay = ReplayMicroscope(standins.series(4))
+    ReplayMicroscope(standins.series(4)).resume(past._replace(origin=replay.origin))
+    with pytest.raises(InstrumentError, match="another series"):
+        ReplayMicroscope(standins.series(5)).resume(past._replace(origin=replay.origin))
+
+
+def test_a_replay_with_faults_still_says_where_its_frames_were_taken():
+    series = standins.series(4)
+    faulty = FaultyMicroscope(ReplayMicroscope(series))
+    faulty.set(series.knobs_nm[1] + 0.4)
+    np.testing.assert_array_equal(faulty.knobs_nm, series.knobs_nm[1])
 
 
 def test_replay_measures_distance_in_quarter_pi_limits():

@@ -88,7 +88,7 @@ def test_a_closed_loop_says_how_it_ended(tmp_path):
 
 def test_a_closed_loop_without_an_estimate_says_why(tmp_path):
     run = standins.calibration()
-    run.verdict, run.reason, run.applied_knobs_nm = "refused", "the camera is off", None
+    run.verdict, run.reason, run.applied_knobs_nm = "refused", "the camera is off\0", None
     nexus.write(tmp_path / "a.nxs", {"bench": (None, standins.optics())}, {"bench": run})
     with h5py.File(tmp_path / "a.nxs") as file:
         notes = file["bench/jaxcal"]

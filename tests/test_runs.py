@@ -450,6 +450,23 @@ def test_interrupted_again_while_the_knobs_are_brought_back_is_said(tune):
     assert told.value.__notes__ == [f"{calibration.ASTRAY} (interrupted again: KeyboardInterrupt)"]
 
 
+def test_interrupted_while_the_knobs_are_brought_back_after_an_error_is_said(tune):
+    """Why the run ended is not lost, nor that nobody knows where the knobs stand."""
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def broken():
+        raise InstrumentError("no light")
+
+    bench = Bench(5, broken)
+    sent = bench.set
+    bench.set = lambda knobs: sent(knobs) if len(bench.calls) <= 5 else interrupted()
+    with pytest.raises(KeyboardInterrupt) as told:
+        tune(bench)
+    [note] = told.value.__notes__
+    assert "no light" in note and calibration.ASTRAY in note
+
+
 def test_limits_bound_the_steps_and_the_correction(tune, monkeypatch):
     bench = Bench()
     bench.limits_nm = np.array([70.0, 60.0, 60.0])  # asserted in set; steps would go to 200

@@ -119,6 +119,12 @@ def test_time_widens_and_does_not_move():
         tracking.wait(state, -1.0)
 
 
+def test_one_limit_is_that_of_all_knobs():
+    state = tracking.start(answer(), OPTICS, 1.0)
+    one, each = (tracking.judge(state, np.zeros(3), limits) for limits in (5.0, [5.0] * 3))
+    assert one.inside == each.inside and one.message == each.message
+
+
 def test_when_a_correction_is_proposed():
     tuned = answer().tuned_knobs_nm
     state = tracking.start(answer(sd=0.2), OPTICS, 1.0)
@@ -238,6 +244,13 @@ def test_a_frame_that_cannot_be_used_teaches_nothing():
     state = tracking.start(answer(), OPTICS, 1.0)
     with pytest.raises(SeriesError, match="the frame cannot be used: blank"):
         tracking.look(state, np.zeros((256, 256)), np.zeros(3))
+
+
+def test_the_same_frame_twice_teaches_nothing():
+    frame = SimulatedMicroscope(OPTICS, seed=3).acquire()
+    state = replace(tracking.start(answer(), OPTICS, 1.0), last=frame)
+    with pytest.raises(SeriesError, match="the frame cannot be used: stale"):
+        tracking.look(state, frame.copy(), np.zeros(3))
 
 
 def test_a_frame_at_focus_is_not_taken_for_a_proof():

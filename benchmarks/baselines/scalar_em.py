@@ -76,7 +76,7 @@ def estimate(seen: Seen, count: int, seed: int, fitted, values, length: int | No
     series = seen.series
     latents = ((np.asarray(values)[good] - middle) / spread)[:, None]
     data = basins.experiment(latents, series.knobs_nm[good], series.knob_names, optics,
-                                 length=max(length or count, len(good)))
+                             length=max(length or count, len(good)))
     result = em.run(jax.random.key(seed), data, made, settings)
     return from_candidates(result.candidates.positions, series, time.perf_counter() - start)
 

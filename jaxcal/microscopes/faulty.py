@@ -56,8 +56,10 @@ class FaultyMicroscope:
         self.largest_nm = self.asked_nm.copy()
 
     def __getattr__(self, name):
-        if name.startswith("_") or name == "knobs_nm":  # it does not know where it arrives
+        if name.startswith("_"):
             raise AttributeError(name)
+        if name == "knobs_nm" and getattr(self._behind, "arrives", True):
+            raise AttributeError(name)  # it does not know where it arrives
         return getattr(self._behind, name)
 
     def set(self, knobs_nm):

@@ -1,5 +1,6 @@
 """An instrument whose every call ends: in time, within the knobs' limits, with a usable frame."""
 
+import json
 import threading
 
 import numpy as np
@@ -12,13 +13,22 @@ from jaxcal.microscopes.protocol import (
     settings,
     stated_limits,
 )
+from jaxcal.optics import Optics
+
+_ABSENT = object()
 
 TIMEOUT_S = 300.0
 """For a call of a microscope; a simulated one compiles in the first."""
 
+CALLS = "set", "acquire", "resume"
+"""Members that are asked one after the other."""
+
 _MOVING: dict[int, threading.Thread] = {}
 """The call that moves the knobs, by the microscope's id: the next run of the same object is to know
 of one that the last was given up in."""
+
+_BUSY: dict[int, threading.Thread] = {}
+"""The same of the last call that moves nothing, one that hangs or was interrupted."""
 
 
 class GuardedMicroscope:
@@ -27,7 +37,9 @@ class GuardedMicroscope:
     What the microscope raises becomes an InstrumentError; so does a call that does not end within
     ``timeout_s`` (it goes on in its thread, nobody can stop it), a frame that is none, and a
     setting that is none. While a call that moves the knobs goes on so, no other is begun: it is
-    waited for once more. A setting beyond ``limits_nm`` is refused before the microscope is asked.
+    waited for once more. So is one that moves nothing, an exposure, say; then the next is begun
+    beside it, as a camera that hangs must not keep the knobs where they are. A setting beyond
+    ``limits_nm`` is refused before the microscope is asked.
 
     Args:
         microscope: any `jaxcal.Microscope`.
@@ -42,18 +54,23 @@ class GuardedMicroscope:
 
     Raises:
         ValueError: the microscope's limits_nm are neither numbers nor a mapping of its knobs.
-        InstrumentError: they, or another member that it has, cannot be read.
+        InstrumentError: they, or another member that it has, cannot be read, or not in time.
     """
 
     def __init__(self, microscope, timeout_s: float = TIMEOUT_S):
         self.microscope, self.timeout_s = microscope, timeout_s
-        self.knob_names, self.optics = tuple(microscope.knob_names), microscope.optics
-        self.name = optional(microscope, "name", "microscope")
-        self.arrives = optional(microscope, "arrives", True)
+        self.knob_names = tuple(self._call("knob_names"))
+        self.optics = self._call("optics")
+        if not isinstance(self.optics, Optics):
+            raise InstrumentError(f"optics should be a jaxcal.Optics, got "
+                                  f"{type(self.optics).__name__}: give energy_keV, "
+                                  f"semi_angle_mrad and pixel_mrad")
+        self.name = self._call("name", absent="microscope")
+        self.arrives = self._call("arrives", absent=True)
         count = len(self.knob_names)
-        self.limits_nm = stated_limits(optional(microscope, "limits_nm", np.inf), self.knob_names)
-        origin = optional(microscope, "origin", None)
-        self.origin = origin.tolist() if isinstance(origin, np.ndarray) else origin
+        self.limits_nm = stated_limits(self._call("limits_nm", absent=np.inf), self.knob_names)
+        origin = self._call("origin", absent=_ABSENT)
+        self.origin = None if origin is _ABSENT else _plain(origin)
         self.standing_nm = np.zeros(count)
         self.knobs_nm = np.zeros(count)
         self.shape = None
@@ -129,14 +146,21 @@ class GuardedMicroscope:
         except (TypeError, ValueError) as error:
             raise InstrumentError(f"knobs_nm tells no setting: {error}") from error
 
-    def _call(self, member: str, *arguments, absent=None):
-        """What a member of the microscope gives, or an InstrumentError; ``absent`` where there is
-        no such member and that is not None."""
+    def _wait(self):
+        """Wait for a call that has not ended, see above."""
+        if busy := _BUSY.pop(id(self.microscope), None):
+            busy.join(self.timeout_s)
         if self.hangs:
             _MOVING[id(self.microscope)].join(self.timeout_s)
             if self.hangs:
                 raise NoAnswerError("the call that moved the knobs still has not ended, where they "
                                     "stand is not known: look at the instrument")
+
+    def _call(self, member: str, *arguments, absent=None):
+        """What a member of the microscope gives, or an InstrumentError; ``absent`` where there is
+        no such member and that is not None."""
+        if member in CALLS:
+            self._wait()
         answer = {}
 
         def call():
@@ -148,12 +172,13 @@ class GuardedMicroscope:
                 answer["error"] = error
 
         thread = threading.Thread(target=call, daemon=True, name=f"microscope {member}")
-        if member in ("set", "resume"):
-            _MOVING[id(self.microscope)] = thread
+        running = _MOVING if member in ("set", "resume") else _BUSY
+        if member in CALLS:
+            running[id(self.microscope)] = thread
         thread.start()
         thread.join(self.timeout_s)
-        if not self.hangs:
-            _MOVING.pop(id(self.microscope), None)
+        if member in CALLS and not thread.is_alive():
+            running.pop(id(self.microscope), None)
         if thread.is_alive():
             raise NoAnswerError(f"the microscope did not answer to {member} within "
                                 f"{self.timeout_s:g} s: look at the instrument")
@@ -164,3 +189,15 @@ class GuardedMicroscope:
             told = str(error) or type(error).__name__
             raise InstrumentError(f"the microscope failed in {member}: {told}") from error
         return answer["value"]
+
+
+def _plain(origin):
+    """What a microscope says of its start, as JSON can hold it.
+
+    Raises:
+        InstrumentError: it cannot.
+    """
+    try:
+        return json.loads(json.dumps(origin, default=lambda part: part.tolist()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InstrumentError(f"origin should be what JSON can hold: {error}") from error

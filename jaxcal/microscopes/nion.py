@@ -33,7 +33,7 @@ class NionMicroscope:
             setting beyond is refused before anything moves.
         tolerance_factor: how near a control has to come to be confirmed, times what the controller
             takes for near.
-        timeout_s: for a control to be confirmed, and for a frame.
+        timeout_s: for a control to be confirmed, and for an exposure; a frame takes up to two.
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, read from the controls, nm.
@@ -98,22 +98,23 @@ class NionMicroscope:
             InstrumentError: no frame came in time, or one that is no image.
         """
         playing = bool(getattr(self._camera, "is_playing", False))
+        wait = 2 * self._timeout  # for the exposure that runs, and for the one after it
         try:
             if not playing:
                 self._camera.start_playing(sync_timeout=START_S)
             began = time.monotonic()
-            grabbed = self._camera.grab_next_to_start(timeout=self._timeout)
-            late = time.monotonic() - began >= self._timeout
+            grabbed = self._camera.grab_next_to_start(timeout=wait)
+            late = time.monotonic() - began >= wait
             stopped = playing and not self._camera.is_playing
         except Exception as error:  # a camera's driver may raise anything
             raise InstrumentError(f"the Ronchigram camera gave no frame within "
-                                  f"{self._timeout:g} s ({error}): is it running?") from error
+                                  f"{wait:g} s ({error}): is it running?") from error
         finally:
             if not playing:  # and wait: an exposure that still runs would be the next one's first
                 self._stop()
         if late or stopped:  # what it gives then is a frame of before
             raise InstrumentError(f"the Ronchigram camera gave no new frame within "
-                                  f"{self._timeout:g} s: is it running?")
+                                  f"{wait:g} s: is it running?")
         frame = np.asarray(grabbed[0].data) if grabbed and grabbed[0] is not None else None
         if frame is None or frame.ndim != 2:
             shape = "nothing" if frame is None else f"an array of shape {frame.shape}"

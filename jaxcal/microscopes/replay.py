@@ -1,8 +1,10 @@
 """A recorded series played back as a microscope: decisions on data that were really taken."""
 
+import zlib
+
 import numpy as np
 
-from jaxcal.microscopes.protocol import Past, settings
+from jaxcal.microscopes.protocol import InstrumentError, Past, settings
 from jaxcal.optics import quarter_pi_limits_nm
 
 
@@ -47,8 +49,19 @@ class ReplayMicroscope:
         self.frame_number = int(np.argmin(distance))
         self.knobs_nm = self.series.knobs_nm[self.frame_number].copy()
 
+    @property
+    def origin(self) -> str:
+        """Which series it is, by what is in it."""
+        return f"{zlib.crc32(self.series.knobs_nm.tobytes() + self.series.frames.tobytes()):08x}"
+
     def resume(self, past: Past):
-        """Show once more what an interrupted run was shown."""
+        """Show once more what an interrupted run was shown.
+
+        Raises:
+            InstrumentError: it was shown another series.
+        """
+        if past.origin not in (None, self.origin):
+            raise InstrumentError("the run was begun with another series")
         self._shown[:] = False
         for knobs in past.asked_nm:
             self.set(knobs)

@@ -1,11 +1,13 @@
 """A microscope made of jaxcal's own wave optics, with a hidden state to be found."""
 
+import zlib
+
 import jax
 import numpy as np
 
 from jaxcal.aberrations import NAMES, ORDER, dictionary, indices, vector
 from jaxcal.microscopes import camera
-from jaxcal.microscopes.protocol import Past, limits, settings
+from jaxcal.microscopes.protocol import InstrumentError, Past, limits, settings
 from jaxcal.optics import Optics
 
 FIRST_ORDER = ("C10", "C12a", "C12b")
@@ -139,8 +141,21 @@ class SimulatedMicroscope:
         """
         self.knobs_nm = settings(knobs_nm, self.knob_names, self.limits_nm)
 
+    @property
+    def origin(self) -> str:
+        """Which instrument it is, by what is hidden in it."""
+        hidden = (self._hidden, self._actuator, self._drift, jax.random.key_data(self._noise))
+        return f"{zlib.crc32(b''.join(np.asarray(part).tobytes() for part in hidden)):08x}"
+
     def resume(self, past: Past):
-        """Go on as the instrument that an interrupted run had before it."""
+        """Go on as the instrument that an interrupted run had before it.
+
+        Raises:
+            InstrumentError: it had another one.
+        """
+        if past.origin not in (None, self.origin):
+            raise InstrumentError("the run was begun with another simulated instrument: give the "
+                                  "same seed, hidden range and knobs")
         self.frames_taken = len(past.asked_nm)
         if past.knobs_nm is not None:
             self.knobs_nm = np.array(past.knobs_nm, float)
