@@ -40,7 +40,8 @@ class Estimate:
         actuator: (P, P) matrix G, the identity where it was not estimated.
         frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
         states_nm: (T, P) state of each frame.
-        posterior: of EM, what :mod:`jaxcal.acquisition` needs to choose the next step.
+        posterior: of the last EM, what :mod:`jaxcal.acquisition` needs to choose the next step;
+            where a refinement went on from an earlier one, of the frames that were there then.
         refinement: of the spectra, or None where EM's answer stands.
         unlike_frames: numbers of those whose spectra are unlike anything the model was trained on;
             where they are half of the frames, nothing is taken for converged.

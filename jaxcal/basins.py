@@ -145,14 +145,10 @@ def actuator_of(result, data, knob_names) -> np.ndarray:
 
 
 def summary(result, data, series: Series, frames: Frames) -> Estimate:
-    """EM's answer; knobs that the map does not know stay at the prior's mean."""
-    columns, known = _columns(series.knob_names)
-    count = len(series.knob_names)
-    candidates = np.asarray(result.candidates.positions, float)
-    positions = unknowns.state_sd_nm(series.knob_names) * np.random.default_rng(0).standard_normal(
-        (len(candidates), count))
-    positions[:, known] = candidates[:, columns]
-    clouds = [positions[chosen] for chosen in modes.members(candidates[:, columns])]
+    """EM's answer, of knobs that the map knows."""
+    columns, _ = _columns(series.knob_names)
+    positions = np.asarray(result.candidates.positions, float)[:, columns]
+    clouds = [positions[chosen] for chosen in modes.members(positions)]
     found = tuple(Mode(len(cloud) / len(positions), cloud.mean(0), modes.covariance(cloud))
                   for cloud in clouds)
     x0 = found[0].x0_nm

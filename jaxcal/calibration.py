@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import jax
 import numpy as np
 
-from jaxcal import diagnosis, em, identification, refine, spectra, verification
+from jaxcal import diagnosis, em, identification, refine, spectra, unknowns, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import NOT_DECIDED, REFUSED, TUNED, Calibration, Estimate, inside, left
@@ -217,7 +217,7 @@ def _explore(course: _Course, plan: _Plan) -> None:
             continue
         answer = course.estimate(plan, place, fraction)
         course.history.append(answer)
-        if _enough(answer, plan) and within(answer, plan.limits) and not identification.one_setting(
+        if _enough(answer, plan) and within(answer, plan.limits) and not unknowns.one_setting(
                 np.stack(course.settings_nm)[list(answer.frame_numbers)], names, optics):
             break
 

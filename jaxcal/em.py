@@ -193,12 +193,12 @@ def resample(key, weights):
     return jnp.clip(places, 0, count - 1)
 
 
-def propose(key, positions, experiment: Experiment, signs):
+def propose(key, positions, parameters: Parameters, experiment: Experiment, signs):
     """Symmetric proposals for all candidates (N, P + 1).
 
     Mostly the difference of two other candidates (ter Braak 2006), which has the shape of the
     distribution; in one of eight the mirror image of the state of one frame,
-    x0 -> g (x0 + u_t) - u_t, so that mirrored modes exchange candidates.
+    x0 -> g (x0 + G u_t) - G u_t, so that mirrored modes exchange candidates.
     """
     first, second, size, noise, mirror, element, frame = jax.random.split(key, 7)
     count, dimensions = positions.shape
@@ -210,7 +210,8 @@ def propose(key, positions, experiment: Experiment, signs):
     jitter = 1e-4 * sd * jax.random.normal(noise, positions.shape, positions.dtype)
     moved = positions + factor * (a - b) + jitter
     sign = signs[jax.random.randint(element, (count,), 0, len(signs))]
-    step = experiment.knobs[jax.random.randint(frame, (count,), 0, len(experiment.knobs))]
+    steps = experiment.knobs @ actuator(parameters, experiment).T
+    step = steps[jax.random.randint(frame, (count,), 0, len(steps))]
     image = sign * (positions[:, :-1] + step) - step
     mirrored = jnp.concatenate([image, positions[:, -1:]], axis=1)
     return jnp.where(jax.random.bernoulli(mirror, 0.125, (count, 1)), mirrored, moved)
@@ -220,7 +221,7 @@ def move(key, candidates: Candidates, parameters, experiment, map_):
     """One Metropolis move of every candidate at their temperature; also the fraction accepted."""
     draw_key, accept_key = jax.random.split(key)
     signs = jnp.asarray(map_.signs, candidates.positions.dtype)
-    trial = propose(draw_key, candidates.positions, experiment, signs)
+    trial = propose(draw_key, candidates.positions, parameters, experiment, signs)
     likelihood = score_all(trial, parameters, experiment, map_)
     prior = jax.vmap(partial(log_prior, experiment=experiment))
     gain = (candidates.temperature * (likelihood - candidates.log_likelihood)

@@ -15,7 +15,6 @@ from jaxcal import (
     basins,
     devices,
     em,
-    identification,
     inconsistency,
     laplace,
     observation,
@@ -51,8 +50,8 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
         series: frames at known knob steps.
         model: trained model; the shipped one where None.
         seed: of the candidates.
-        actuator: estimate the actuator matrix (gains 10 %, crosstalk 3 % uncertain) and the drift
-            in any case; the refinement does so by itself where the frames ask for it.
+        actuator: estimate the actuator matrix (gains 10 %, crosstalk 3 % uncertain) in any case,
+            refined the drift too; the refinement does so by itself where the frames ask for it.
         published: use the published form of the map, without the simulated mean or refinement.
         refined: go on to the spectra after EM.
         settings: of EM; START where the refinement goes on and em.DEFAULT where not, if None.
@@ -118,45 +117,42 @@ def _by_spectra(frames: Frames, series: Series, by_em, settings: em.Settings | N
                 actuator: bool, before: Estimate | None, report):
     """The answer of the refinement, and the refinement: from where an earlier one ended, or from
     EM's modes; and from those of another EM where the knobs turn out to act far from told."""
-    def refined_from(problem, starts, share, search=False):
-        return refine.solve(problem, starts, search=search, progress=lambda told, fraction: report(
-            told, share + (1 - share) * fraction))
+    def refined_from(problem, starts, share, other_scales=False):
+        return refine.solve(
+            problem, starts, lambda told, fraction: report(told, share + (1 - share) * fraction),
+            other_scales=other_scales)
 
     if before is not None and before.refinement is not None:
-        answer, problem, starts = _resumed(frames, series, actuator, before)
+        by, iterations = before.posterior, 0
+        problem, starts = refine.resume(_posed(frames, series, actuator), before.refinement)
         # a loop's steps follow its estimates, and may never leave the top of a scale told wrong
         found = refined_from(problem, starts, 0.0, before.frames_used < refine.ACTUATED)
     else:
         chosen = settings or (START._replace(iterations=GAIN_STEPS) if actuator else START)
         share = 0.5 if chosen.iterations else 0.0
-        answer, problem, starts = _begun(frames, series, actuator,
-                                         partial(by_em, chosen, actuator, share))
-        found = refined_from(problem, starts, share)
+        by, problem = _begun(frames, series, actuator, partial(by_em, chosen, actuator, share))
+        iterations = by[0].iterations
+        found = refined_from(problem, basins.starts(*by, series, problem), share)
     if found.far_off and not _asked_for_gains(problem, before):
         report("how the knobs act, from the start", 0.0)
         again = (settings or START)._replace(iterations=GAIN_STEPS)
         wider = unknowns.with_actuator(problem)
         starts = basins.starts(*by_em(again, True, 0.5), series, wider)
-        found = refine.likelier(found, refined_from(wider, starts, 0.5))
-    return _refined(answer, found, series, asked=actuator), found
-
-
-def _resumed(frames: Frames, series: Series, actuator: bool, before: Estimate):
-    """The answer so far, the problem of all frames, and where the earlier refinement ended."""
-    answer = replace(before, iterations=0, frame_numbers=tuple(frames.numbers),
-                     latents=frames.latents, spectra=frames.images, rejected_frames=frames.rejected)
-    return answer, *refine.resume(_posed(frames, series, actuator), before.refinement)
+        try:
+            found = refine.likelier(found, refined_from(wider, starts, 0.5))
+        except ValueError:  # none of these explains the spectra; the first answer does
+            pass
+    return _refined(frames, found, series, by, iterations, asked=actuator), found
 
 
 def _begun(frames: Frames, series: Series, actuator: bool, by_em):
-    """EM's answer, the problem of the refinement, and EM's starts; what the refinement takes is
+    """EM's result with its data, and the problem of the refinement; what the refinement takes is
     compiled and prepared while EM runs."""
     compiled = _prepare(series, frames.optics)
     coming = devices.aside(partial(_posed, frames, series, actuator))
-    result, data = by_em()
-    answer = basins.summary(result, data, series, frames)
+    by = by_em()
     problem, _ = coming(), compiled()
-    return answer, problem, basins.starts(result, data, series, problem)
+    return by, problem
 
 
 def _posed(frames: Frames, series: Series, actuator: bool) -> unknowns.Problem:
@@ -173,7 +169,7 @@ def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Mo
     wrong = inconsistency.findings(series.optics, frames.radius, found)
     answer = replace(answer, message="; ".join(filter(None, (
         answer.message, wrong, inconsistency.untrained(frames.optics, model.card)))))
-    if identification.one_setting(
+    if unknowns.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         told = answer.message.removeprefix(f"{undecided(answer.modes)}; ")
         answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
@@ -207,15 +203,21 @@ def _prepare(series: Series, optics: Optics) -> Callable[[], None]:
                              several=MORE_STARTS // len(series) > 0)  # `basins.starts`
 
 
-def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: bool) -> Estimate:
-    """EM's answer with the numbers of the refinement; asked: whether the actuator matrix was to be
-    estimated in any case."""
+def _refined(frames: Frames, found: refine.Refinement, series: Series, by, iterations: int,
+             asked: bool) -> Estimate:
+    """The answer of the refinement.
+
+    Args:
+        by: result and data of the EM it began with, which may be of fewer frames; iterations: of
+            EM for this answer.
+        asked: whether the actuator matrix was to be estimated in any case.
+    """
     best = found.solutions[0]
     solutions = tuple(Mode(float(weight), s.x0_nm, s.covariance_nm2)
                       for weight, s in zip(found.weights, found.solutions, strict=True))
-    kept = [k for k in range(len(answer.frame_numbers)) if k not in found.unfit]
-    unfit = [(answer.frame_numbers[k], UNFIT) for k in found.unfit]
-    numbers = tuple(answer.frame_numbers[k] for k in kept)
+    kept = [k for k in range(len(frames.numbers)) if k not in found.unfit]
+    unfit = [(frames.numbers[k], UNFIT) for k in found.unfit]
+    numbers = tuple(frames.numbers[k] for k in kept)
     decided = solutions[0].weight >= DECIDED
     told = f"refined on the spectra of {len(kept)} frames"
     if not refine.enough(found.problem):
@@ -238,16 +240,18 @@ def _refined(answer: Estimate, found: refine.Refinement, series: Series, asked: 
     if not best.settled:
         told += "; the climb had not settled"
     knobs, time_ = series.knobs_nm[list(numbers)], np.array(numbers)[:, None]
-    return replace(
-        answer, x0_nm=best.x0_nm, tuned_knobs_nm=best.tuned_knobs_nm, modes=solutions,
+    return Estimate(
+        knob_names=tuple(series.knob_names), x0_nm=best.x0_nm,
         covariance_nm2=laplace.mixture(
             found.weights, [(s.x0_nm, s.covariance_nm2) for s in found.solutions], best.x0_nm)[1],
-        tuned_covariance_nm2=laplace.mixture(
+        tuned_knobs_nm=best.tuned_knobs_nm, tuned_covariance_nm2=laplace.mixture(
             found.weights, [(s.tuned_knobs_nm, s.tuned_covariance_nm2) for s in found.solutions],
             best.tuned_knobs_nm)[1],
-        frames_used=len(kept), rejected_frames=tuple(sorted([*answer.rejected_frames, *unfit])),
+        modes=solutions, frames_used=len(kept),
+        rejected_frames=tuple(sorted([*frames.rejected, *unfit])),
         converged=bool(decided and best.settled),
         message=told if decided else f"{undecided(solutions)}; {told}",
-        actuator=best.gain, frame_numbers=numbers, latents=answer.latents[kept],
-        spectra=answer.spectra[kept],
-        states_nm=best.x0_nm + knobs @ best.gain.T + time_ * best.drift_nm, refinement=found)
+        iterations=iterations, seconds=0.0, actuator=best.gain, frame_numbers=numbers,
+        latents=frames.latents[kept], spectra=frames.images[kept],
+        states_nm=best.x0_nm + knobs @ best.gain.T + time_ * best.drift_nm, posterior=by,
+        refinement=found)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxcal import aberrations, laplace, posterior, tiles, unknowns
+from jaxcal import aberrations, devices, laplace, posterior, tiles, unknowns
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 from jaxcal.unknowns import Measured, Problem
 
@@ -25,7 +25,6 @@ DRAWS = 6  # of the state and of what else is unknown; near focus a frame tells 
 WITHIN = 0.5  # standard deviation over limit: two of them, 95 % of a normal error, are inside
 SIGN_ODDS = 14.0  # expected log odds m that leave the mirror image less than 5 % nearly always:
 # they scatter by sqrt(2 m), and m - 2 sqrt(2 m) should exceed log(0.95/0.05)
-SAME = 0.1  # pi/4 limits: settings that differ by less are one, m is a few hundredths at most
 KEPT = 0.9  # of the prior's width: nothing was learnt
 ELECTRONS = 100 * np.pi * 115.0**2  # in the disc of a frame, a usual dose: 100 per pixel
 STEP = 40.0  # pi/4 limits, 5 waves at the edge: a step that decides any sign
@@ -121,7 +120,8 @@ def identifiability(knobs_nm, knob_names, optics: Optics, *, x0_nm=None, sd_nm=N
     told = Identifiability(names, np.mean(deviations, 0), np.max(deviations, 0), limits, against,
                            against >= SIGN_ODDS, False, "")
     decides = told.sign_decided and bool(np.all(told.ratio <= WITHIN))
-    return replace(told, decides=decides, message=_message(told, knobs))
+    theory = np.sqrt(np.diag(laplace.theory_nm2(problem))) / limits
+    return replace(told, decides=decides, message=_message(told, knobs, theory))
 
 
 def planned(knobs_nm, knob_names, optics: Optics, electrons: float = ELECTRONS) -> Problem:
@@ -143,9 +143,13 @@ def one_draw(z, problem: Problem):
     wrong = turned_twice(z, problem)
     size = z.size
     fisher, pull, energy = np.eye(size), np.zeros(size), 0.0
-    for k, power in enumerate(problem.measured.power):
-        information = np.asarray(posterior.frame_terms(
-            np.float32(phases[k]), physics[k], power, places, problem.layouts)[2], float)
+
+    def of_frame(k):
+        return np.asarray(posterior.frame_terms(np.float32(phases[k]), physics[k],
+                                                problem.measured.power[k], places,
+                                                problem.layouts)[2], float)
+
+    for k, information in enumerate(devices.side_by_side(of_frame, range(len(phases)))):
         fisher += slopes[k].T @ information @ slopes[k]
         pull += slopes[k].T @ information @ wrong[k]
         energy += wrong[k] @ information @ wrong[k]
@@ -166,12 +170,6 @@ def turned_twice(z, problem: Problem):
         row = problem.free.index(name)
         wrong[:, row] += 2 * steps[:, knob] * slopes[0, row, row] / problem.sd.state[row]
     return wrong
-
-
-def one_setting(knobs_nm, knob_names, optics: Optics) -> bool:
-    """Whether frames at the settings (T, P), nm, all show one state: none can decide the sign."""
-    knobs = np.asarray(knobs_nm, float)
-    return bool(np.all(np.ptp(knobs, axis=0) <= SAME * quarter_pi_limits_nm(optics, knob_names)))
 
 
 def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
@@ -202,11 +200,12 @@ def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
             f"allow a step, {_step(knob_names, limits)}")
 
 
-def _message(told: Identifiability, knobs) -> str:
-    """What the steps decide, and what to do."""
+def _message(told: Identifiability, knobs, theory) -> str:
+    """What the steps decide, and what to do; theory: (P,) its own error, in limits, of which more
+    frames take nothing."""
     names, limits, frames = told.knob_names, told.limits_nm, len(knobs)
     if not told.sign_decided:
-        if np.all(np.ptp(knobs, axis=0) <= SAME * limits):
+        if np.all(np.ptp(knobs, axis=0) <= unknowns.SAME * limits):
             place = "all frames at one knob setting" if frames > 1 else "one frame"
             return (f"not decided: {place}, where a state and its mirror image show the same; "
                     f"take a frame at another, {_step(names, limits)}")
@@ -222,7 +221,8 @@ def _message(told: Identifiability, knobs) -> str:
         return (f"the sign is decided, but these frames tell nothing of {', '.join(blind)}: the "
                 f"aperture does not show so little of its phase; leave that out of the knobs")
     worst = wide[0]
-    more = int(np.ceil(frames * (told.ratio[worst] / WITHIN) ** 2))
+    fewer = (told.ratio[worst] ** 2 - theory[worst] ** 2) / (WITHIN**2 - theory[worst] ** 2)
+    more = int(np.ceil(frames * fewer))
     open_ = ", ".join(f"{names[k]} ({told.ratio[k]:.1f} limits)" for k in wide)
     return (f"the sign is decided, but not to half the pi/4 limit: {open_}; about {more} frames at "
             f"such settings would do, fewer where calibrate chooses them")

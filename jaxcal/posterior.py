@@ -4,9 +4,10 @@ A bin of a spectrum is an exponential variable about its expectation S of :mod:`
 With the share w of a bin that is independent of the others, and all unknowns in units of their
 prior as one vector z, the log posterior is
 
-    -sum_frames sum_bins w [log S + P / S] - |z|^2 / 2,
+    -sum_frames s sum_bins w t [log S + P / S] - |z|^2 / 2,
 
-where the unknowns are independent beforehand.
+where the unknowns are independent beforehand, s is the weight of a frame (`refine.tempered`) and t
+the trust in a window (`hologram.trust`); what is not trusted is charged UNTRUSTED instead.
 
 What z stands for is the matter of :mod:`jaxcal.unknowns`.
 """
@@ -26,7 +27,8 @@ UNTRUSTED = 0.05  # deviance per bin that is charged where the theory is not tru
 
 
 class Point(NamedTuple):
-    """Log posterior's negative, its gradient (Z,) and Fisher information (Z, Z) at z (Z,); misfit
+    """Log posterior's negative, its gradient (Z,), that of the trust left out, and Fisher
+    information (Z, Z) at z (Z,); misfit
     (T,): what each frame's deviance per bin exceeds that of a frame that fits by; trusted (T,): the
     share of each frame's bins that counts."""
 

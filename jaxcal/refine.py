@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcal import devices
-from jaxcal.identification import one_setting
 from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
 from jaxcal.posterior import Point, evaluate
 from jaxcal.unknowns import (
@@ -23,6 +22,7 @@ from jaxcal.unknowns import (
     asked,
     glimpse,
     mirrored,
+    one_setting,
     rescaled,
     slices,
     with_actuator,
@@ -36,7 +36,7 @@ LONGEST = 2.0  # step of any unknown, prior standard deviations
 SETTLED = 0.1  # promised rise of the log posterior that counts as none
 SETTLING = 5  # steps in which an end is to settle: a first one too long is tried again, shorter
 LITTLE = 1.0  # promised rise that may be lost in what is next
-NOISE_OF_GRIDS = 0.3  # by which the value changes because the grids of q move with the state
+NOISE_OF_GRIDS = 0.3  # by which the value changes because grids of q and trust move with the state
 GLANCE = 12  # steps on the lower frequencies after which the starts are compared
 SLOW = 100.0  # log evidence by which a start must trail then to be given up
 BEHIND = 25.0  # the same for the end of a climb
@@ -126,8 +126,9 @@ def resume(problem: Problem, before: Refinement) -> tuple[Problem, list[np.ndarr
 
 
 def enough(problem: Problem) -> bool:
-    """Whether there are frames enough to ask for a drift, the actuator matrix, or misses."""
-    return len(problem.weights) >= ACTUATED
+    """Whether there are frames enough, those set aside not counted, to ask for another scale, a
+    drift, the actuator matrix, or misses."""
+    return np.count_nonzero(problem.weights) >= ACTUATED
 
 
 def off_scale(point: Point, problem: Problem) -> float:
@@ -168,7 +169,7 @@ def unfit(misfit, weights) -> np.ndarray:
     return np.zeros_like(found) if few else found
 
 
-def set_aside(problem: Problem, points, steps: int):
+def set_aside(problem: Problem, points):
     """The climbs of the points go on without the frames that do not fit, or with those that do
     again; problem and points."""
     for _ in range(2):
@@ -176,44 +177,46 @@ def set_aside(problem: Problem, points, steps: int):
         if np.array_equal(bad, problem.weights == 0):
             break
         problem = replace(problem, weights=np.where(bad, 0.0, problem.weights.max()))
-        points = climbed(problem, [point.z for point in points], steps)
+        points = _front(climbed(problem, [point.z for point in points], STEPS), problem)
     return problem, points
 
 
-def wanted(problem: Problem, points, steps: int, report, search: bool = False):
+def wanted(problem: Problem, points, report, other_scales: bool = False):
     """The problem with what the frames ask for besides, another scale between knobs and optics,
-    also one far from that told where ``search`` says so, a drift, the actuator matrix, or what
-    the knobs miss their settings by, and where the climbs of the points end in it."""
-    problem, points = _scale(problem, points, steps, report, search)
+    also one far from that told where ``other_scales`` says so, a drift, the actuator matrix, or
+    what the knobs miss their settings by, and where the climbs of the points end in it."""
+    problem, points = _scale(problem, points, report, other_scales)
     for ask in (_drift, _actuator, _misses):
-        problem, points = ask(problem, points, steps, report)
+        problem, points = ask(problem, points, report)
     return problem, points
 
 
-def _freed(wider: Problem, points, steps: int) -> list[Point]:
+def _freed(wider: Problem, points) -> list[Point]:
     """Where the climbs of the points end in a wider problem."""
-    return _front([climb(wider, point, steps)[0] for point in points], wider)
+    return _front([climb(wider, point, STEPS)[0] for point in points], wider)
 
 
-def _scale(problem: Problem, points, steps: int, report, search: bool):
+def _scale(problem: Problem, points, report, other_scales: bool):
     """With another scale between knobs and optics, where that is believed; of `wanted`."""
     if not enough(problem):
         return problem, points
     wider, starts = with_scale(problem), []
     if abs(off_scale(points[0], problem)) > OFF_SCALE:
         starts += [rescaled(point.z, problem, wider) for point in points]
-    if search:
+    if other_scales:
         report("looking for another scale between knobs and optics", 0.62)
         starts += _other_scales(points[0], problem, wider)
     if not starts:
         return problem, points
     report("fitting the scale between knobs and optics", 0.65)
-    far = climbed(wider, starts, 2 * steps)
+    far = [top for top in climbed(wider, starts, 2 * STEPS) if np.isfinite(top.value)]
+    if not far:
+        return problem, points
     ends = [climb(wider, top, SETTLING) for top in _front(far, wider)]
     believed = log_evidence(ends[0][0], wider) > log_evidence(points[0], problem) + BELIEVED
     if not believed or not all(settled for _, settled in ends):
         return problem, points
-    return set_aside(wider, [top for top, _ in ends], steps)
+    return set_aside(wider, [top for top, _ in ends])
 
 
 def _other_scales(best: Point, problem: Problem, wider: Problem) -> list[np.ndarray]:
@@ -230,16 +233,16 @@ def _other_scales(best: Point, problem: Problem, wider: Problem) -> list[np.ndar
             if np.isfinite(end.value) and log_evidence(end, rough) > log_evidence(first, rough)]
 
 
-def _drift(problem: Problem, points, steps: int, report):
+def _drift(problem: Problem, points, report):
     """With a drift, where that is likelier than none; of `wanted`."""
     if not (enough(problem) and drift_probability(points[0], problem) > LIKELY):
         return problem, points
     report("fitting a drift", 0.7)
     wider = with_drift(problem)
-    return set_aside(wider, _freed(wider, points, steps), steps)
+    return set_aside(wider, _freed(wider, points))
 
 
-def _actuator(problem: Problem, points, steps: int, report):
+def _actuator(problem: Problem, points, report):
     """With the actuator matrix, where that is believed; of `wanted`. Of knobs that miss and knobs
     that act otherwise than told the likelier is believed."""
     wider = with_actuator(problem)
@@ -247,31 +250,30 @@ def _actuator(problem: Problem, points, steps: int, report):
     if not rise(wider, points[0], problem) > 0.5 * needed:  # to second order, short of a long way
         return problem, points
     report("fitting how the knobs act", 0.8)
-    ends = _freed(wider, points, steps)
+    ends = _freed(wider, points)
     if not log_evidence(ends[0], wider) > log_evidence(points[0], problem) + needed:
         return problem, points
-    return set_aside(wider, ends, steps)
+    return set_aside(wider, ends)
 
 
-def _misses(problem: Problem, points, steps: int, report):
+def _misses(problem: Problem, points, report):
     """With what the knobs miss their settings by, where that is believed; of `wanted`."""
     wider = with_misses(problem)
     if not rise(wider, points[0], problem) > BELIEVED:
         return problem, points
     report("fitting what the knobs miss", 0.9)
-    return set_aside(wider, _freed(wider, points, steps), steps)
+    return set_aside(wider, _freed(wider, points))
 
 
-def solve(problem: Problem, starts, steps: int = STEPS, progress=None, *,
-          search: bool = False) -> Refinement:
+def solve(problem: Problem, starts, progress=None, *, other_scales: bool = False) -> Refinement:
     """The modes that climbs from the starts (Z,) end in.
 
     More than one start climb for GLANCE steps on the lower frequencies first; those that trail the
     best, or come to the same place, are given up. Frames of one setting show a state and its mirror
     image alike: that is an end, too. Frames that do not fit are set aside. The actuator matrix, and
     what the knobs miss their settings by, are estimated too where the others ask for it; a drift
-    is averaged over, and climbed with where it is likelier than none. ``search``: look for another
-    scale between knobs and optics also where nothing nearby asks for one.
+    is averaged over, and climbed with where it is likelier than none. ``other_scales``: look for
+    another scale between knobs and optics also where nothing nearby asks for one.
     """
     report = progress or (lambda message, fraction: None)
     if len(starts) > 1:
@@ -279,23 +281,24 @@ def solve(problem: Problem, starts, steps: int = STEPS, progress=None, *,
         rough = glimpse(problem)
         starts = [point.z for point in _front(climbed(rough, starts, GLANCE), rough, SLOW)]
     report("fitting the spectra", 0.4)
-    points = _front(climbed(problem, starts, steps), problem)
+    points = _front(climbed(problem, starts, STEPS), problem)
     if one_setting(problem.measured.knobs, problem.knob_names, problem.optics):
         images = [mirrored(point.z, problem) for point in points]
-        points = _front([*points, *climbed(problem, images, steps)], problem)
+        points = _front([*points, *climbed(problem, images, STEPS)], problem)
     problem = tempered(problem, points[0])
-    points = _front(climbed(problem, [point.z for point in points], steps), problem)
+    points = _front(climbed(problem, [point.z for point in points], STEPS), problem)
     report("looking for frames that do not fit", 0.6)
-    problem, points = set_aside(problem, points, steps)
+    problem, points = set_aside(problem, points)
     narrow = problem
-    problem, points = wanted(problem, points, steps, report, search)
+    problem, points = wanted(problem, points, report, other_scales)
     if problem is not narrow:  # what did not fit may have been what has been freed since
         problem = tempered(problem, points[0])
-        points = climbed(problem, [point.z for point in points], steps)
+        points = climbed(problem, [point.z for point in points], STEPS)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    open_ = enough(problem) and not asked(problem, "gain")
+    can_drift = (enough(problem) and not asked(problem, "gain")
+                 and np.any(problem.sd.drift > 0))  # knobs of the first order
     found = [solution(point, problem, settled,
-                      drift_probability(point, problem) if open_ else None)
+                      drift_probability(point, problem) if can_drift else None)
              for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
     weights = np.exp(evidence - evidence.max())

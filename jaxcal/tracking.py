@@ -279,10 +279,13 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
             knobs' limits the other is taken.
 
     Raises:
-        ValueError: both are.
+        ValueError: both are, or no knob is C10 or C12.
     """
     places = indices(tracked.knob_names)
     away = np.where(ORDER[places] == 1, side * NEAR, 0.0)
+    if not np.any(away):
+        raise ValueError(f"none of {', '.join(tracked.knob_names)} takes a frame away from focus: "
+                         f"follow with C10 or C12 among the knobs")
     if np.count_nonzero(away) == 3:
         away[SYMMETRY[places] == 2] /= np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxcal import aberrations, hologram, simulation, specimen, tiles
-from jaxcal.optics import Optics, edge_phases
+from jaxcal.optics import Optics, edge_phases, quarter_pi_limits_nm
 
 STATE_SD_NM = {1: 150.0, 2: 600.0}  # of the state with the knobs at zero, by order
 MATTERS = 0.05  # rad at the aperture's edge; smaller aberrations that are no knobs are left out
@@ -29,6 +29,7 @@ HALO = 0.008, 0.8  # share of the power in the wings: mean, sd of its log odds
 GAIN_SD, CROSSTALK_SD = 0.1, 0.03  # of the actuator matrix about the identity
 DRIFT_SD_NM = 0.7  # of the drift of C10 and C12 from frame to frame
 FILMS = 4000  # simulated ones, whose mean and covariance are a film's prior
+SAME = 0.1  # pi/4 limits: settings that differ by less are one, and tell the sign by nothing
 MISS_SD_NM = {1: 2.0, 2: 20.0}  # by which knobs miss where they are sent, by order
 
 
@@ -116,8 +117,9 @@ def film_prior(unit_per_nm: float):
     amplitudes = np.asarray(_film_spectra(
         random.random((FILMS, simulation.FILM_NUMBERS), np.float32),
         random.standard_normal((FILMS, len(specimen.KNOTS)), np.float32), np.float32(unit_per_nm)))
-    power = np.stack([2 * np.interp(hologram.KNOTS, specimen.KNOTS, amplitude)
-                      for amplitude in amplitudes])
+    between = np.stack([np.interp(hologram.KNOTS, specimen.KNOTS, one)  # interpolation, a matrix
+                        for one in np.eye(len(specimen.KNOTS))])
+    power = 2 * amplitudes.astype(float) @ between
     return power.mean(0), np.linalg.cholesky(np.cov(power.T) + FILM_SD**2 * np.eye(power.shape[1]))
 
 
@@ -147,6 +149,12 @@ def problem(measured: Measured, knob_names, optics: Optics, radius_pixels: float
     active = np.arange(flat(sd).size) < flat(sd[: sd._fields.index("miss")]).size
     return Problem(measured, tuple(knob_names), optics, free, mean, sd, factor, np.ones(frames),
                    active)
+
+
+def one_setting(knobs_nm, knob_names, optics: Optics) -> bool:
+    """Whether frames at the settings (T, P), nm, all show one state: none can decide the sign."""
+    knobs = np.asarray(knobs_nm, float)
+    return bool(np.all(np.ptp(knobs, axis=0) <= SAME * quarter_pi_limits_nm(optics, knob_names)))
 
 
 def glimpse(problem: Problem) -> Problem:

@@ -16,7 +16,7 @@ import safetensors.numpy
 import standins
 
 import jaxcal
-from jaxcal import estimation, latent_map, model, observation, spectra
+from jaxcal import em, estimation, latent_map, model, observation, spectra
 from jaxcal.simulation import Grid
 
 ROOT = Path(__file__).parent.parent
@@ -484,7 +484,8 @@ def test_overview_draws(tmp_path, monkeypatch):
     run = standins.calibration()
     candidates = SimpleNamespace(positions=np.random.default_rng(0).normal(0, 50, (64, 8)))
     for number, estimate in enumerate(run.history):
-        estimate.posterior = (SimpleNamespace(candidates=candidates), number)
+        used = SimpleNamespace(frame_noise=np.where(np.arange(8) <= number, 1.0, em.EXCLUDED))
+        estimate.posterior = (SimpleNamespace(candidates=candidates), used)
     monkeypatch.setitem(vars(jaxcal), "calibrate", lambda *_, **__: run)
     monkeypatch.setattr(drawing, "observe", lambda frame, optics: (
         spectra.Disc(48.0, 48.0, 40.0), np.random.default_rng(0).standard_normal((128, 64))))

@@ -519,12 +519,18 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
         gain=np.diag([1.15, 0.9, 1.0]), drift_nm=np.array([0.8, -0.5, 0.0]),
         miss_nm=np.array([2.5, 0.0, 4.0]))
     alone = found._replace(solutions=(best,), weights=np.ones(1))
+    frames = SimpleNamespace(numbers=refined.frame_numbers, rejected=(), latents=refined.latents,
+                             images=refined.spectra)
+
+    def answer(found, asked=False):
+        return estimation._refined(frames, found, series, refined.posterior, 0, asked)
+
     drifting = alone._replace(solutions=(best._replace(drifts=0.4),))
-    assert told not in estimation._refined(refined, alone, series, asked=False).message
+    assert told not in answer(alone).message
     wider = (drifting if widen is unknowns.with_drift else alone)._replace(
         problem=widen(found.problem))
-    assert told in estimation._refined(refined, wider, series, asked=False).message
-    asked = estimation._refined(refined, wider, series, asked=True).message  # no finding then
+    assert told in answer(wider).message
+    asked = answer(wider, asked=True).message  # no finding then
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 
 

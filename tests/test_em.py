@@ -160,10 +160,14 @@ def test_proposals_mirror_one_frame_or_shift_by_differences():
     _, data = folded(0, 4)
     positions = em.draw(jax.random.key(0), data, 4000)
     signs = jnp.asarray(FOLDED.signs)
-    trial = np.asarray(em.propose(jax.random.key(1), positions, data, signs))
+    data = data._replace(actuator_sd=jnp.full((2, 2), 0.1))
+    parameters = em.initial_parameters(FOLDED, data)._replace(
+        actuator=jnp.array([[-4.0, 0.5], [0.0, 2.0]]))  # knobs that act otherwise than told
+    gain = np.asarray(em.actuator(parameters, data))
+    trial = np.asarray(em.propose(jax.random.key(1), positions, parameters, data, signs))
     here = np.asarray(positions)
     images = np.stack([np.column_stack([s * (here[:, :2] + u) - u, here[:, 2]])
-                       for s in FOLDED.signs for u in UNEQUAL])
+                       for s in FOLDED.signs for u in UNEQUAL @ gain.T])
     mirrored = np.any(np.all(np.abs(images - trial) < 1e-12, axis=-1), axis=0)
     # 1 of 8, of which 1 of 4 with the identity: binomial, three standard deviations
     assert abs(mirrored.mean() - 1 / 8) < 3 * np.sqrt(1 / 8 * 7 / 8 / 4000)

@@ -147,8 +147,17 @@ def test_many_frames_decide_and_a_knob_without_phase_is_named():
     blind = identification.Identifiability(
         ("C10", "C12a"), np.array([1.0, 149.0]), np.array([1.0, 150.0]), LIMITS[:2], 500.0, True,
         False, "")
-    told = identification._message(blind, np.array([[0.0, 0.0], [60.0, 0.0]]))
+    told = identification._message(blind, np.array([[0.0, 0.0], [60.0, 0.0]]), np.zeros(2))
     assert "the sign is decided, but these frames tell nothing of C12a: the aperture" in told
+
+
+def test_how_many_frames_would_do_does_not_count_on_less_than_the_theory_s_own_error():
+    """A limit wide with two frames: eight have half of that, and more where 0.3 stay."""
+    wide = identification.Identifiability(
+        ("C10", "C12a"), LIMITS[:2] * [0.2, 1.0], LIMITS[:2], LIMITS[:2], 500.0, True, False, "")
+    knobs = np.array([[0.0, 0.0], [60.0, 0.0]])
+    assert "about 8 frames" in identification._message(wide, knobs, np.zeros(2))
+    assert "about 12 frames" in identification._message(wide, knobs, np.array([0.0, 0.3]))
 
 
 def test_the_guess_says_where_to_look():
@@ -162,9 +171,9 @@ def test_the_guess_says_where_to_look():
 
 
 def test_settings_count_as_one_below_a_tenth_of_the_limits():
-    assert identification.one_setting(np.zeros((1, 3)), KNOBS, OPTICS)
-    assert identification.one_setting([[0.0] * 3, 0.09 * LIMITS], KNOBS, OPTICS)
-    assert not identification.one_setting([[0.0] * 3, [0.0, 0.0, 0.2 * LIMITS[2]]], KNOBS, OPTICS)
+    assert unknowns.one_setting(np.zeros((1, 3)), KNOBS, OPTICS)
+    assert unknowns.one_setting([[0.0] * 3, 0.09 * LIMITS], KNOBS, OPTICS)
+    assert not unknowns.one_setting([[0.0] * 3, [0.0, 0.0, 0.2 * LIMITS[2]]], KNOBS, OPTICS)
 
 
 @pytest.mark.parametrize(("frames", "largest", "names", "match"), [

@@ -42,14 +42,14 @@ READ = """
 import sys
 sys.path.insert(0, {tests!r})
 from test_mutations import read_all
-read_all({folder!r}, int(sys.argv[1]))
+read_all({folder!r}, *map(int, sys.argv[1:]))
 """
 
 
-def read_all(folder, first):
+def read_all(folder, first, end=SERIES):
     """Read the damaged files from one on; a line for each: its number and what came of it."""
     whole = read(Path(folder) / "whole.h5")
-    for number in range(first, SERIES):
+    for number in range(first, end):
         print(number, "begun", flush=True)
         path = Path(folder) / f"{number}.h5"
         try:
@@ -100,7 +100,10 @@ def test_series_files(tmp_path):
             probe(tmp_path / f"{number}.h5", 10.0)
         except SeriesError as error:
             assert "HDF5 cannot read it, it is damaged; copy it again" in str(error)
-        # else it was only slow, on a busy machine
+        else:  # it was only slow, on a busy machine
+            again = subprocess.run([sys.executable, "-c", script, str(number), str(number + 1)],
+                                   capture_output=True, text=True, timeout=60, check=True)
+            told[number] = again.stdout.split(maxsplit=3)[-1].strip()
     assert set(told.values()) <= {"read", "refused"}, told
     assert min(list(told.values()).count(what) for what in ("read", "refused")) > SERIES / 20
     probe(tmp_path / "whole.h5")

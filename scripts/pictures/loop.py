@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib import patheffects
 
 import jaxcal
+from jaxcal import em
 from jaxcal.optics import quarter_pi_limits_nm
 from pictures import drawing
 from pictures.drawing import COLOURS, INK, SPECTRUM, contrast, disc_only, save, show, whole_plane
@@ -43,7 +44,7 @@ def _before_and_after(figure, run, truth):
 
 def _posteriors(figure, run, truth):
     history = run.history
-    chosen = sorted({0, 1, len(history) - 1})
+    chosen = sorted({0, 1, *_last_of_em(history)})
     axes = np.atleast_1d(figure.subplots(1, len(chosen), sharex=True, sharey=True))
     figure.subplots_adjust(0.11, 0.21, 0.98, 0.83, 0.1)
     for one, number in zip(axes, chosen, strict=True):
@@ -56,6 +57,13 @@ def _posteriors(figure, run, truth):
         one.set_xlabel("C10 (nm)", labelpad=1)
     axes[0].set_ylabel("C12a (nm)", labelpad=0)
     _closer(axes[-1], cloud, truth)
+
+
+def _last_of_em(history):
+    """The last estimate with an EM of its own: later ones go on from the refinement before."""
+    frames = [int(np.sum(np.asarray(one.posterior[1].frame_noise) < em.EXCLUDED))
+              for one in history]
+    return [number for number, count in enumerate(frames) if count == number + 1][-1:]
 
 
 def _closer(axes, cloud, truth, reach=9.0):
