@@ -34,8 +34,11 @@ def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> 
         if not asked:
             return told
         semi = measured_optics(optics, radius_pixels).semi_angle_mrad * np.exp(log_scale)
+        off = np.log([semi / optics.semi_angle_mrad, semi / radius_pixels / optics.pixel_mrad])
+        both = ("" if np.abs(off).min() < CROOKED else
+                "; that would be both of them: look at energy_keV and the knobs' unit too")
         return (f"{told}, by the knobs' steps they are {semi:.1f} (told {optics.semi_angle_mrad:g})"
-                f" and {semi / radius_pixels:.3f} (told {optics.pixel_mrad:g})")
+                f" and {semi / radius_pixels:.3f} (told {optics.pixel_mrad:g}){both}")
     if asked and found.with_scale:
         if abs(log_scale) < OFF_SCALE * SCALE_SD:  # more frames have brought it back
             return ""
