@@ -297,7 +297,7 @@ def test_what_is_told_wrong_is_said(series):
     assert "they are 20.0 (told 20) and 0.173 (told 0.19)" in pixel
     assert "they are 22.0 (told 20) and 0.190 (told 0.19)" in angle
     assert "both of them" not in pixel + angle
-    both = said(0.1 - share, 1.1)  # a pixel wrong, and an energy, say
+    both = said(-0.1 - share, 1.1)  # a pixel wrong, and an energy, say
     assert both.endswith("; that would be both of them: look at energy_keV and the knobs' unit too")
     few = inconsistency.findings(OPTICS, 1.1 * told, None)
     assert few.endswith("one of them is wrong") and few in pixel and few in angle
