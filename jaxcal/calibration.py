@@ -231,7 +231,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     if beyond and reached:  # or the knobs do not act as thought, which is asked
         wrong = _advice(course, plan, answer, doubtful=True)
         raise InstrumentError(f"{beyond}: bring the instrument nearer by other means and start "
-                              f"again{wrong}")
+                              f"again; {answer.message}{wrong}")
     if beyond:
         return _lost(course, plan, beyond)
     plan.report("verify", fraction := plan.frames / (plan.frames + 1))
