@@ -176,15 +176,18 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
             took = timing.measure(form, part, other, repetitions=repetitions)
             timings[name] = took.scaled(len(where) / len(part))
         theirs = timings["numpy_batch"].value
-        first = states[:BLOCK], latents, hyper  # XLA counts the body of the loop over blocks once
         tried = candidates_last.form(signs, scale)
         parts = jnp.array_split(states, PARTS)
         timings["candidates last"] = timing.measure(tried, parts, latents, hyper,
                                                     repetitions=repetitions)
         off = {name: np.abs(np.ravel(timings[name].value)[: len(theirs)] - theirs).max()
                / theirs.std() for name in ("jaxcal", "candidates last")}
-        share = {name: roofline.share(function, first, timings[name].median * BLOCK / candidates)
-                 for name, function in (("jaxcal", own), ("candidates last", tried.args[0]))}
+        share = {name: roofline.share(  # of a block: XLA counts the body of the loop over them once
+                     function, (states[:block], latents, hyper),
+                     timings[name].median * block / candidates)
+                 for name, function, block in (
+                     ("jaxcal", own, BLOCK),
+                     ("candidates last", tried.args[0], candidates_last.BLOCK))}
         yield timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS},
             timings, candidates, "candidates", off.pop("jaxcal"), repetitions, share["jaxcal"],

@@ -159,7 +159,8 @@ def markdown(entries) -> str:
     header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation",
               "of the FLOP rate", "of the bandwidth", "program (MB)")
     types = " and ".join(sorted({one["dtype"] for one in entries}))
-    return f"{provenance.markdown(header, rows)}\n\n{types}. {provenance.source(entries[0])}"
+    sources = " ".join(dict.fromkeys(provenance.source(one) for one in entries))
+    return f"{provenance.markdown(header, rows)}\n\n{types}. {sources}"
 
 
 def _own(entry, name: str) -> dict:

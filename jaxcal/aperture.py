@@ -78,10 +78,11 @@ def find_disc(frame, nominal_radius):
         return nowhere, _NOTHING._replace(fault=(
             f"{broken} of {frame.size} pixels are not finite: replace dead pixels by the median "
             f"of their neighbours before the frame is stored"))
-    if np.abs(frame).max() > LARGEST:
+    largest = max(abs(float(frame.max())), abs(float(frame.min())))
+    if largest > LARGEST:
         return nowhere, _NOTHING._replace(fault=(
-            f"counts of up to {np.abs(frame).max():.0e} are none: look at the camera, or at how "
-            f"the frame was stored"))
+            f"counts of up to {largest:.0e} are none: look at the camera, or at how the frame was "
+            f"stored"))
     if frame.min() == frame.max():
         return nowhere, _NOTHING._replace(fault=_blank(f"every pixel has {frame.flat[0]:g} counts"))
     edges = []

@@ -213,15 +213,18 @@ _PROBE = """
 import sys, h5py
 
 def look(_, one):
-    dict(one.attrs)
-    if isinstance(one, h5py.Dataset) and one.size:
-        one[tuple(-1 for _ in one.shape)]
+    for read in (lambda: dict(one.attrs),
+                 lambda: isinstance(one, h5py.Dataset) and one[tuple(-1 for _ in one.shape)]):
+        try:
+            read()
+        except Exception:  # an error is told of by who reads the file
+            pass
 
 with h5py.File(sys.argv[1], "r") as file:
     look("", file)
-    file.visititems(look)
     if "knobs" in file:
         file["knobs"][...]
+    file.visititems(look)
 """
 _NUMBERS = ("energy_keV", "semi_angle_mrad", "pixel_mrad")
 @contextmanager

@@ -239,6 +239,7 @@ FAULTS = {
     "cut at a corner": (GOOD[60:, 60:], "aperture is cut by the frame of 196 x 196 .*centre"),
     "larger than the frame": (GOOD[50:-50, 50:-50], "cut by the frame of 156 x 156 .* is 104 pix"),
     "no counts": (np.where(GOOD > 150, 1e300, GOOD), "counts of up to 1e.300 are none: look at"),
+    "no integers": (np.where(GOOD > 150, np.int64(-(2**63)), GOOD), "counts of up to 9e.18 are"),
     "not finite": (with_nan(GOOD), "3 of 65536 pixels are not finite: replace dead pixels by the"),
 }
 

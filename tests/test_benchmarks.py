@@ -484,11 +484,13 @@ def test_overview_draws(tmp_path, monkeypatch):
     run = standins.calibration()
     candidates = SimpleNamespace(positions=np.random.default_rng(0).normal(0, 50, (64, 8)))
     for number, estimate in enumerate(run.history):
-        used = SimpleNamespace(frame_noise=np.where(np.arange(8) <= number, 1.0, em.EXCLUDED))
+        own = min(number, len(run.history) - 2)  # the last goes on from the one before
+        used = SimpleNamespace(frame_noise=np.where(np.arange(8) <= own, 1.0, em.EXCLUDED))
         estimate.posterior = (SimpleNamespace(candidates=candidates), used)
     monkeypatch.setitem(vars(jaxcal), "calibrate", lambda *_, **__: run)
     monkeypatch.setattr(drawing, "observe", lambda frame, optics: (
         spectra.Disc(48.0, 48.0, 40.0), np.random.default_rng(0).standard_normal((128, 64))))
+    assert figures.loop._last_of_em(run.history) == [len(run.history) - 2]
     figures.loop.overview(None, tmp_path / "overview.png")
     assert (tmp_path / "overview.png").stat().st_size > 20_000
 

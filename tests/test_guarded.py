@@ -198,15 +198,19 @@ def test_a_name_and_limits_are_not_needed():
 def test_an_exposure_that_still_runs_is_waited_for_before_the_knobs_move():
     bench, seen = Bench(), []
 
+    end = threading.Event()
+
     def slow():
-        time.sleep(0.4)
+        end.wait()
         seen.append("frame")
         return FRAME
 
     bench.acquire, bench.set = slow, lambda knobs: seen.append("set")
-    guarded = GuardedMicroscope(bench, 0.25)
+    guarded = GuardedMicroscope(bench, 0.2)
     with pytest.raises(InstrumentError, match="did not answer to acquire"):
         guarded.acquire()
+    guarded.timeout_s = 30.0
+    threading.Timer(0.3, end.set).start()
     guarded.set([0.0, 0.0, 0.0])
     assert seen == ["frame", "set"]
 

@@ -11,6 +11,7 @@ import pytest
 import jaxcal
 from jaxcal import (
     aperture,
+    basins,
     calibration,
     conformance,
     diagnosis,
@@ -22,7 +23,7 @@ from jaxcal import (
     spectra,
     tracking,
 )
-from jaxcal.microscopes import ceos, guarded, nion
+from jaxcal.microscopes import ceos, guarded, nion, replay, simulated
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "instruments.md").read_text(encoding="utf-8")
@@ -65,8 +66,9 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
-                 for module in (aperture, calibration, ceos, diagnosis, estimation, guarded,
-                                inconsistency, nion, observation, refine, runs, spectra, tracking))
+                 for module in (aperture, basins, calibration, ceos, diagnosis, estimation,
+                                guarded, inconsistency, nion, observation, refine, replay, runs,
+                                simulated, spectra, tracking))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))

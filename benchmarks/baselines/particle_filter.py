@@ -61,7 +61,7 @@ def admit(key, positions, old, new, share, parameters, before, after, map_, move
     def move(carry, key):
         positions, old, new = carry
         draw, accept = jax.random.split(key)
-        trial = em.propose(draw, positions, after, signs)
+        trial = em.propose(draw, positions, parameters, after, signs)
         trial_old = em.score_all(trial, parameters, before, map_)
         trial_new = em.score_all(trial, parameters, after, map_)
         rise = (between(trial_old, trial_new) - between(old, new)

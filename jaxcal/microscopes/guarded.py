@@ -20,7 +20,7 @@ _ABSENT = object()
 TIMEOUT_S = 300.0
 """For a call of a microscope; a simulated one compiles in the first."""
 
-CALLS = "set", "acquire", "resume"
+CALLS = "set", "acquire", "resume", "knobs_nm"
 """Members that are asked one after the other."""
 
 _MOVING: dict[int, threading.Thread] = {}
@@ -184,8 +184,9 @@ class GuardedMicroscope:
                                 f"{self.timeout_s:g} s: look at the instrument")
         if "error" in answer:
             error = answer["error"]
-            if not isinstance(error, Exception):
-                raise error
+            if not isinstance(error, Exception) or (
+                    isinstance(error, InstrumentError) and member not in CALLS):
+                raise error  # says what cannot be read
             told = str(error) or type(error).__name__
             raise InstrumentError(f"the microscope failed in {member}: {told}") from error
         return answer["value"]
