@@ -78,12 +78,12 @@ def find_disc(frame, nominal_radius):
         return nowhere, _NOTHING._replace(fault=(
             f"{broken} of {frame.size} pixels are not finite: replace dead pixels by the median "
             f"of their neighbours before the frame is stored"))
-    largest = max(abs(float(frame.max())), abs(float(frame.min())))
-    if largest > LARGEST:
+    low, high = float(frame.min()), float(frame.max())
+    if (largest := max(-low, high)) > LARGEST:
         return nowhere, _NOTHING._replace(fault=(
             f"counts of up to {largest:.0e} are none: look at the camera, or at how the frame was "
             f"stored"))
-    if frame.min() == frame.max():
+    if low == high:
         return nowhere, _NOTHING._replace(fault=_blank(f"every pixel has {frame.flat[0]:g} counts"))
     edges = []
     for spread in (np.linspace(0.84, 1.16, 9), np.geomspace(0.5, 2.0, 25)):

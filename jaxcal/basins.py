@@ -65,7 +65,7 @@ def look(observations, series: Series, model: models.Model) -> Frames:
     latents, misfit = (np.concatenate(part) for part in zip(*looked, strict=True))
     radius, _ = observation.camera_of(usable)
     return Frames(good, rejected, usable, images, latents, misfit, radius,
-                   observation.measured_optics(series.optics, radius))
+                  observation.measured_optics(series.optics, radius))
 
 
 def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False, length=None):

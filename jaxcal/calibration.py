@@ -24,7 +24,6 @@ __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estim
 
 HOPELESS = 3  # frames, all that were taken, none of which can be used, after which the loop ends
 RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
-DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 # Log odds from which on a verification frame is taken to show another state: more than right frames
 # come to (benchmarks/verification.py).
 DOUBTED = 15.0
@@ -374,27 +373,12 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> li
     if many:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")
-    good = [k for k, seen in enumerate(course.observations) if seen.fault is None]
     found = answer.refinement
     odd = found is not None and (found.with_actuator or found.with_misses)
-    if plan.refined and (doubtful or many or odd) and len(good) >= DIAGNOSED:
-        names, optics = answer.knob_names, course.microscope.optics
-        alone = {}
-        for k in good:
-            plan.report(f"what is wrong: frame {k + 1} alone", 1.0)
-            try:
-                alone[k] = diagnosis.state_of(course.observations[k], names, optics, plan.model)
-            except ValueError:  # no state explains this one; the others may tell
-                continue
-        if len(alone) < DIAGNOSED:
-            told.append(f"how the knobs act could not be found out: {len(good) - len(alone)} "
-                        f"frames alone show no state")
-        else:
-            states, sd = zip(*alone.values(), strict=True)
-            knobs, used = np.stack(course.settings_nm), list(alone)
-            before = np.concatenate([np.zeros_like(knobs[:1]), knobs[:-1]])
-            told += diagnosis.response(
-                states, sd, knobs[used], names, optics, before[used]).findings
+    if plan.refined and (doubtful or many or odd):
+        told += diagnosis.of_loop(course.observations, np.stack(course.settings_nm),
+                                  answer.knob_names, course.microscope.optics, plan.model,
+                                  plan.report)
     if not doubtful:
         told.append("start again from here with more frames")
     return told

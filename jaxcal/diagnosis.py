@@ -24,6 +24,7 @@ from jaxcal.optics import Optics, edge_waves
 from jaxcal.results import standard_deviation
 from jaxcal.series import Series
 
+DIAGNOSED = 5  # frames of a loop from which on it is asked how the knobs really act
 TURN = 15.0  # degrees between two guesses
 GUESSED = 12.0  # squared deviations by which a guess other than "as told" must be better
 ROUNDS = 4
@@ -68,6 +69,31 @@ def state_of(seen: Observation, knob_names, optics: Optics, model, seed: int = 0
     answer = estimation.infer([seen], series, model, seed=seed)
     best = answer.modes[0]
     return best.x0_nm, standard_deviation(best.covariance_nm2)
+
+
+def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report) -> list[str]:
+    """What is wrong with how the knobs act, sentences, from the frames of a loop one by one; none
+    of fewer usable frames than DIAGNOSED.
+
+    Args:
+        observations: of all frames; knobs_nm: (T, P) their settings, one after the other from zero.
+        report: called with (message, fraction).
+    """
+    good, alone = [k for k, seen in enumerate(observations) if seen.fault is None], {}
+    if len(good) < DIAGNOSED:
+        return []
+    for k in good:
+        report(f"what is wrong: frame {k + 1} alone", 1.0)
+        try:
+            alone[k] = state_of(observations[k], knob_names, optics, model)
+        except ValueError:  # no state explains this one; the others may tell
+            continue
+    if len(alone) < DIAGNOSED:
+        return [f"how the knobs act could not be found out: {len(good) - len(alone)} frames alone "
+                f"show no state"]
+    (states, sd), used = zip(*alone.values(), strict=True), list(alone)
+    before = np.concatenate([np.zeros_like(knobs_nm[:1]), knobs_nm[:-1]])
+    return list(response(states, sd, knobs_nm[used], knob_names, optics, before[used]).findings)
 
 
 def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics, before_nm=None) -> Response:

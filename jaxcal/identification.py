@@ -221,8 +221,8 @@ def _message(told: Identifiability, knobs, theory) -> str:
         return (f"the sign is decided, but these frames tell nothing of {', '.join(blind)}: the "
                 f"aperture does not show so little of its phase; leave that out of the knobs")
     worst = wide[0]
-    fewer = (told.ratio[worst] ** 2 - theory[worst] ** 2) / (WITHIN**2 - theory[worst] ** 2)
-    more = int(np.ceil(frames * fewer))
+    times = (told.ratio[worst] ** 2 - theory[worst] ** 2) / (WITHIN**2 - theory[worst] ** 2)
+    more = int(np.ceil(frames * times))
     open_ = ", ".join(f"{names[k]} ({told.ratio[k]:.1f} limits)" for k in wide)
     return (f"the sign is decided, but not to half the pi/4 limit: {open_}; about {more} frames at "
             f"such settings would do, fewer where calibrate chooses them")

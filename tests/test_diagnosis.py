@@ -1,6 +1,7 @@
 """How the knobs really act, from made-up states of single frames, and what a check makes of it."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,30 @@ CASES = {
     "gains": (lambda names: np.diag([1.4, 0.7, 1.0] + [1.0] * (len(names) - 3)),
               "C10 moves by 1.4 of what it was told"),
 }
+
+
+def test_a_frame_of_a_loop_that_shows_no_state_leaves_the_others(monkeypatch):
+    """Six usable frames with C12a dead; of one no state is found, then of two, which are too many;
+    of four usable ones nothing is asked."""
+    seen, sd, knobs = states(without(FIRST_ORDER, "C12a"), FIRST_ORDER, 0, frames=6)
+    blind = {3}
+
+    def state_of(number, names, optics, model):
+        if number in blind:
+            raise ValueError("no state explains the spectra")
+        return seen[number], sd[number]
+
+    def told(usable=6):
+        observed = [SimpleNamespace(number=k, fault=None if k < usable else "blank")
+                    for k in range(6)]
+        monkeypatch.setattr(diagnosis, "state_of", lambda one, *more: state_of(
+            one.number, *more))
+        return diagnosis.of_loop(observed, knobs, FIRST_ORDER, OPTICS, None, lambda *_: None)
+
+    assert any("C12a does not move" in one for one in told())
+    blind.add(5)
+    assert told() == ["how the knobs act could not be found out: 2 frames alone show no state"]
+    assert told(usable=4) == []
 
 
 def alike(told, finding):
