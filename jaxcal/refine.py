@@ -131,6 +131,12 @@ def enough(problem: Problem) -> bool:
     return np.count_nonzero(problem.weights) >= ACTUATED
 
 
+def may_drift(problem: Problem) -> bool:
+    """Whether a drift is averaged over: there are frames enough, a knob of the first order that can
+    drift, and no actuator matrix among the unknowns, which brings a drift along."""
+    return bool(enough(problem) and np.any(problem.sd.drift > 0) and not asked(problem, "gain"))
+
+
 def off_scale(point: Point, problem: Problem) -> float:
     """How far the scale between knobs and optics is off, standard deviations of its prior."""
     return float(point.z[slices(problem)["log_scale"]][0])
@@ -295,10 +301,8 @@ def solve(problem: Problem, starts, progress=None, *, other_scales: bool = False
         problem = tempered(problem, points[0])
         points = climbed(problem, [point.z for point in points], STEPS)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
-    can_drift = (enough(problem) and not asked(problem, "gain")
-                 and np.any(problem.sd.drift > 0))  # knobs of the first order
     found = [solution(point, problem, settled,
-                      drift_probability(point, problem) if can_drift else None)
+                      drift_probability(point, problem) if may_drift(problem) else None)
              for point, settled in ends]
     evidence = np.array([s.log_evidence for s in found])
     weights = np.exp(evidence - evidence.max())

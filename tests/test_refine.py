@@ -30,12 +30,23 @@ STEPS = np.array([[0, 0, 0], [60, 40, -50], [-130, 20, -20], [30, -60, 90], [-20
                   [90, 60, 70], [-60, -70, -10], [40, -20, -110.0]])
 
 
-def blank(steps=STEPS):
+def blank(steps=STEPS, knobs=KNOBS):
     power = tuple(np.full((len(layout.centres), len(layout.bins)), 3e-6, np.float32)
                   for layout in tiles.LAYOUTS)
     measured = unknowns.Measured(
         (power,) * len(steps), steps, np.arange(float(len(steps))), float(len(steps) - 1))
-    return unknowns.problem(measured, KNOBS, OPTICS, 108.0)
+    return unknowns.problem(measured, knobs, OPTICS, 108.0)
+
+
+def test_what_may_drift_and_of_how_many_frames():
+    """Those set aside do not count, and coma does not drift."""
+    problem = blank(STEPS[:6])
+    assert refine.enough(problem) and refine.may_drift(problem)
+    less = replace(problem, weights=np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0]))
+    assert not refine.enough(less) and not refine.may_drift(less)
+    assert not refine.may_drift(unknowns.with_actuator(problem))
+    coma = blank(STEPS[:6], ("C21a", "C21b", "C23a"))
+    assert refine.enough(coma) and not refine.may_drift(coma)
 
 
 @partial(jax.jit, static_argnames=("places", "layout"))

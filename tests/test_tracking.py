@@ -200,6 +200,12 @@ def test_a_probe_does_not_depend_on_the_order_of_the_knobs():
     assert_allclose(np.hypot(*away[:2]), away[2])
 
 
+def test_without_a_knob_of_focus_there_is_no_probe():
+    state = replace(tracking.start(answer(), OPTICS, 1.0), knob_names=("C21a", "C21b", "C23a"))
+    with pytest.raises(ValueError, match="follow with C10 or C12 among the knobs"):
+        tracking.probe_nm(state)
+
+
 def test_a_prediction_and_a_frame_together_are_the_normal_posterior():
     """In closed form: knobs that go together are moved together, also one that is not seen."""
     mean = np.array([1.0, -2.0, 0.5])
