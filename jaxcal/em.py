@@ -22,6 +22,8 @@ import optax
 from jaxcal import devices, latent_map
 
 EXCLUDED = 10 * latent_map.LEFT_OUT  # noise factor of a frame that is left out: it weighs nothing
+BLOCK = 1024  # frames of all candidates of a block: a CPU's cache then holds what the map makes
+BLOCK_ELSEWHERE = 8192  # an accelerator has no such cache, but a cost for each block
 
 
 class Experiment(NamedTuple):
@@ -141,8 +143,15 @@ def score(candidate, parameters: Parameters, experiment: Experiment, map_: Map):
 
 
 @partial(jax.jit, static_argnames=("map_", "block"))
-def score_all(positions, parameters, experiment, map_, block: int = 512):
-    """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory."""
+def score_all(positions, parameters, experiment, map_, block: int | None = None):
+    """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory.
+
+    ``block``: candidates of a block; None chooses by the number of frames.
+    """
+    if block is None:
+        whole = BLOCK if jax.default_backend() == "cpu" else BLOCK_ELSEWHERE
+        block = 1 << max(whole // len(experiment.latents), 1).bit_length() - 1  # a power of two
+
     def part(positions, parameters, experiment):
         return jax.lax.map(
             lambda c: score(c, parameters, experiment, map_), positions, batch_size=block)

@@ -202,7 +202,9 @@ def log_likelihood(hyper: Hyperparameters, predict, states, latents, signs, scal
         gap_kernel(hyper, signs), kernel_coordinates(states, scale),
         diag=(jnp.exp(hyper.log_noise) * frame_noise) ** 2)
     frames, dimensions = latents.shape
-    solved = process.solver.solve_triangular(white.reshape(frames, -1)).reshape(white.shape)
+    # a product with the inverse of the small factor: LAPACK solves for many columns slowly
+    inverse = process.solver.solve_triangular(jnp.eye(frames, dtype=latents.dtype))
+    solved = (inverse @ white.reshape(frames, -1)).reshape(white.shape)
     data, nuisance = solved[..., 0].ravel(), solved[..., 1:].reshape(frames * dimensions, -1)
     inner = jnp.eye(nuisance.shape[1], dtype=latents.dtype) + nuisance.T @ nuisance
     factor = jnp.linalg.cholesky(inner)
