@@ -39,6 +39,9 @@ FEW = ("too few to ask for a drift or how the knobs act: the widths are those of
        "that stands still and does as it is told")
 ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
+UNEXPLAINED = ("not decided: no state explains the spectra, the likeliest leaves a deviance of "
+               "{:.2f} a bin; look whether the frames are diffraction patterns of a thin film, the "
+               "knobs act as told, and the energy and the angles are right")
 
 
 def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0,
@@ -165,16 +168,23 @@ def _posed(frames: Frames, series: Series, actuator: bool) -> unknowns.Problem:
 def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Model,
               found) -> Estimate:
     """The answer with what else is to be said of it: optics told wrong or never trained on, all
-    frames at one setting, frames unlike anything trained on."""
+    frames at one setting, no state that explains them, frames unlike anything trained on."""
     wrong = inconsistency.findings(series.optics, frames.radius, found)
     answer = replace(answer, message="; ".join(filter(None, (
         answer.message, wrong, inconsistency.untrained(frames.optics, model.card)))))
     if unknowns.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
-        told = answer.message.removeprefix(f"{undecided(answer.modes)}; ")
-        answer = replace(answer, converged=False, message=f"{ONE_SETTING}; {told}")
+        answer = _open(answer, ONE_SETTING)
+    if found is not None and found.misfit > refine.MISFIT:
+        answer = _open(answer, UNEXPLAINED.format(found.misfit))
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
+
+
+def _open(answer: Estimate, why: str) -> Estimate:
+    """The answer, not decided for a reason that goes before the others."""
+    told = answer.message.removeprefix(f"{undecided(answer.modes)}; ").removeprefix("not decided: ")
+    return replace(answer, converged=False, message=f"{why}; {told}")
 
 
 def _asked_for_gains(problem, before: Estimate | None) -> bool:

@@ -46,7 +46,8 @@ SCALES = -0.1, 0.1  # log scales between knobs and optics that are tried besides
 OFF_SCALE = 2.5  # standard deviations of the scale between knobs and optics that ask for a wider
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
-MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others
+MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others, or half of
+# all frames what chance makes: then no state explains them
 ACTUATED = 6  # frames from which on a drift, the actuator matrix, misses can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 
@@ -65,6 +66,11 @@ class Refinement(NamedTuple):
     with_actuator = property(lambda self: asked(self.problem, "gain"))
     with_misses = property(lambda self: asked(self.problem, "miss"))
     with_scale = property(lambda self: self.problem.sd.log_scale > SCALE_SD)
+
+    @property
+    def misfit(self) -> float:
+        """Of the first solution, see `usual_misfit`."""
+        return usual_misfit(self.solutions[0].point, self.problem)
 
     @property
     def far_off(self) -> bool:
@@ -160,9 +166,14 @@ def tempered(problem: Problem, point: Point) -> Problem:
     An error e of log S leaves the deviance e^2/2 a bin and moves the gradient by e in CORRELATED
     bins at once, where chance moves it by 1 in each: the variance grows by 1 + 2 CORRELATED misfit.
     """
-    excess = max(0.0, float(np.median(point.misfit[problem.weights > 0])) - USUAL)
+    excess = max(0.0, usual_misfit(point, problem) - USUAL)
     share = 1 / (1 + 2 * CORRELATED * excess)
     return replace(problem, weights=np.where(problem.weights > 0, share, 0.0))
+
+
+def usual_misfit(point: Point, problem: Problem) -> float:
+    """Median, over the frames that count, of the deviance per bin beyond what chance makes."""
+    return float(np.median(point.misfit[problem.weights > 0]))
 
 
 def unfit(misfit, weights) -> np.ndarray:

@@ -553,6 +553,29 @@ def test_frames_unlike_anything_are_told(refined):
     assert plain.unlike_frames == () and refined.unlike_frames == ()
 
 
+def test_what_no_state_explains_is_not_decided(refined, series, model):
+    """Half of the frames' deviances decide."""
+    found = refined.refinement
+    assert found.misfit < 0.1 * refine.MISFIT
+    best = found.solutions[0]
+    assert_allclose(found.misfit, np.median(best.point.misfit[found.problem.weights > 0]))
+
+    def remarked(deviance):
+        point = best.point._replace(misfit=np.where(np.arange(len(STEPS)) == 0, 0.0, deviance))
+        left = found._replace(solutions=(best._replace(point=point), *found.solutions[1:]))
+        frames = SimpleNamespace(numbers=refined.frame_numbers, radius=100.0,
+                                 optics=series.optics, misfit=np.zeros(len(STEPS)))
+        return estimation._remarked(refined, frames, series, model, left)
+
+    fits, does_not = remarked(0.9 * refine.MISFIT), remarked(1.1 * refine.MISFIT)
+    assert fits.converged == refined.converged and "no state explains" not in fits.message
+    assert not does_not.converged
+    assert does_not.message.startswith("not decided: no state explains the spectra, the likeliest "
+                                       "leaves a deviance of 0.17 a bin")
+    assert refined.message in does_not.message
+    assert not decisions.within(replace(does_not, refinement=found), np.full(3, 1e3))
+
+
 def test_a_crystal_in_every_frame_is_no_answer(series, model):
     bench = FaultyMicroscope(SimulatedMicroscope(hidden_nm=TRUTH, seed=3), seed=1,
                              frames=dict.fromkeys(range(len(STEPS)), "crystalline"))

@@ -20,10 +20,12 @@ from scipy import ndimage
 import jaxcal
 from jaxcal import Optics, aberrations
 from jaxcal.microscopes.nion import NionMicroscope
+from jaxcal.microscopes.simulated import random_steps
 from jaxcal.reference.aberrations import wave_aberration
 
 KNOBS = ("C10", "C12a", "C12b", "C21a", "C23b")
 SETTINGS_NM = [[0, 0, 0, 0, 0], [300, -100, 50, 400, -200], [-200, 0, 0, 0, 0.0]]
+HIDDEN_NM, FRAMES = (120.0, -45.0, 30.0), 8
 SIDE, BINNED = 512, 4  # pixels of a frame
 FAR_NM = 2000.0  # defocus at which a shadow shows enough of the film
 PARTS_NM = {"C10": FAR_NM, "C12a": 500.0, "C12b": 500.0, "C21a": 15e3, "C23b": 15e3}
@@ -71,15 +73,23 @@ def signs(stem, camera, optics):
     return found
 
 
-def calibrated(stem, camera, optics):
-    """How far a calibration gets with such frames."""
-    for control, metres in {"C10": 120e-9, "C12.x": -45e-9, "C12.y": 30e-9}.items():
-        stem.SetVal(control, metres)
+def estimated(stem, camera, optics):
+    """How far an estimate gets with such frames: as many as suffice where they interfere."""
+    for control, nm in zip(("C10", "C12.x", "C12.y"), HIDDEN_NM, strict=True):
+        stem.SetVal(control, 1e-9 * nm)
     microscope = NionMicroscope(stem, camera, optics, KNOBS[:3])
-    run = jaxcal.calibrate(microscope, frames=3)
-    return {"verdict": run.verdict, "reason": run.reason,
-            "stands_nm": microscope.knobs_nm.tolist(),
-            "applied_nm": None if run.applied_knobs_nm is None else run.applied_knobs_nm.tolist()}
+    knobs_nm, frames = random_steps(0, FRAMES, KNOBS[:3]), []
+    for setting in knobs_nm:
+        microscope.set(setting)
+        frames.append(microscope.acquire())
+    series = jaxcal.Series(np.stack(frames), knobs_nm, KNOBS[:3], optics, "usim")
+    try:
+        answer = jaxcal.estimate(series)
+    except (ValueError, np.linalg.LinAlgError) as error:  # no state explains the spectra
+        return {"converged": False, "message": str(error)}
+    return {"converged": answer.converged, "message": answer.message,
+            "off_nm": (answer.x0_nm - HIDDEN_NM).tolist(),
+            "sd_nm": np.sqrt(np.diag(answer.covariance_nm2)).tolist()}
 
 
 def main():
@@ -107,7 +117,7 @@ def main():
             told["shapes"].append(list(frame.shape))
             told["changed"].append(float(np.std(frame - before) / np.std(before)))
         told["signs"] = signs(stem, camera, optics)
-        told["series"] = calibrated(stem, camera, optics)
+        told["estimate"] = estimated(stem, camera, optics)
         try:
             NionMicroscope(stem, camera, optics, ("C56a",))
         except RuntimeError as error:
