@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import jax
 import numpy as np
 
-from jaxcal import diagnosis, em, identification, refine, spectra, unknowns, verification
+from jaxcal import diagnosis, em, identification, refine, runs, spectra, unknowns, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import NOT_DECIDED, REFUSED, TUNED, Calibration, Estimate, inside, left
@@ -133,7 +133,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
 
     Raises:
         ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs or
-            limits, an aperture's image too small, or a run that cannot be gone on with.
+            limits, an aperture's image too small, or a run that cannot be gone on with or that
+            another calibration is at.
         InstrumentError: a member of the microscope cannot be read, or, with ``resume``, it cannot
             take up the run.
     """
@@ -153,8 +154,14 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
             "optics": asdict(instrument.optics), "model": model.digest,
             "settings": settings and {name: type(usual)(value) for (name, usual), value in zip(
                 em.DEFAULT._asdict().items(), settings, strict=True)}}
-    course = _Course(RecordedMicroscope(instrument, run, call=call, limits_nm=limits,
-                                        resume=resume))
+    with runs.alone(run, new=not resume):
+        ended = _closed(_Course(RecordedMicroscope(
+            instrument, run, call=call, limits_nm=limits, resume=resume)), plan)
+    return replace(ended, true_left_nm=_true_left(microscope, names))
+
+
+def _closed(course: _Course, plan: _Plan) -> Calibration:
+    """The loop to its end, with the knobs in a stated place, whatever happens."""
     ended, wrong = None, None
     try:
         while ended is None:
@@ -182,7 +189,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         course.microscope.end(ended.verdict, ended.reason)
     except OSError as error:  # a full disk does not take the answer away
         ended = replace(ended, reason=f"{ended.reason}; its end could not be kept: {error}")
-    return replace(ended, true_left_nm=_true_left(microscope, names))
+    return ended
 
 
 def _true_left(microscope, names) -> np.ndarray | None:

@@ -2,18 +2,21 @@
 
     series.h5  the frames taken so far at the settings where they were taken, a calibration series
     run.json   the call, where the knobs are, how it ended, and an estimate for each frame
+    lock       held by the calibration that is at it; free again when that ends, in whatever way
 
-Both are replaced whole, so that a run killed at any moment leaves what it had. To go on with one,
-the same call is made with the recorded frames: it comes to the same decisions as before and then to
-the first that was not recorded.
+The first two are replaced whole, so that a run killed at any moment leaves what it had. To go on
+with one, the same call is made with the recorded frames: it comes to the same decisions as before
+and then to the first that was not recorded.
 """
 
 import json
 import time
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from jaxcal import answers, results, series
 from jaxcal.files import write_text
@@ -30,7 +33,7 @@ class RecordedMicroscope:
 
     Args:
         instrument: `GuardedMicroscope`.
-        folder: of the run, made where it is not there; None keeps nothing.
+        folder: of the run, which is there, see `alone`; None keeps nothing.
         call: what must be the same to go on, plain values by name.
         limits_nm: (P,) tolerances aimed at, nm, for who looks on.
         resume: go on with the run of the folder.
@@ -163,7 +166,6 @@ class RecordedMicroscope:
         self._put(state=state, message=message, **told)
 
     def _begin(self):
-        self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "run.json").exists():
             raise SeriesError("holds a run already", "go on with it, or name another folder",
                               file=self.folder)
@@ -214,6 +216,35 @@ class RecordedMicroscope:
         self._told |= changes
         if self.folder is not None:
             write_text(self.folder / "run.json", json.dumps(self._told, indent=1) + "\n")
+
+
+@contextmanager
+def alone(folder, *, new: bool):
+    """Keep others from the folder of a run while the block runs; None is no folder.
+
+    Args:
+        new: make the folder where it is not there.
+
+    Raises:
+        SeriesError: another process, or another call of this one, is at it.
+    """
+    if folder is not None and new:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if folder is None or not Path(folder).is_dir():  # what is wrong then, taking up the run says
+        yield
+        return
+    lock = FileLock(Path(folder) / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SeriesError("a calibration is at this run", "wait until it has ended, or name "
+                          "another folder", file=folder) from None
+    except NotImplementedError:  # by a file system that cannot lock, of a network say
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read(folder) -> dict:

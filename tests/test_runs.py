@@ -19,6 +19,7 @@ import made_up
 import numpy as np
 import pytest
 import standins
+from filelock import FileLock
 from made_up import FRAMES, LONGEST, infer, next_step
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -255,6 +256,30 @@ def test_a_run_that_goes_on_still_knows_where_the_knobs_are(tune, tmp_path, monk
         again.acquire()
         again.step(infer([SimpleNamespace(fault=None)], whole.series, None, seed=0))
     assert runs.read(tmp_path)["standing_nm"] == told["standing_nm"]
+
+
+def test_two_calibrations_do_not_share_a_folder(tune, tmp_path):
+    """Not in one process either; the lock is gone with the run, however that ended."""
+    class Within(Bench):
+        def _call(self, what):
+            super()._call(what)
+            if len(self.calls) == 3:
+                for resume in (False, True):
+                    with pytest.raises(SeriesError, match="a calibration is at this run"):
+                        tune(Bench(), run=tmp_path, resume=resume)
+
+    tune(Within(), run=tmp_path)
+    with pytest.raises(SeriesError, match="holds a run already"):
+        tune(Bench(), run=tmp_path)
+    with pytest.raises(Killed):
+        tune(Bench(5, killed), run=tmp_path / "other")
+    assert tune(Bench(), run=tmp_path / "other", resume=True).verdict == "tuned"
+    held = FileLock(tmp_path / "other" / "lock", timeout=0)
+    with held:
+        pass
+    with pytest.raises(SeriesError, match="there is no run here"):
+        tune(Bench(), run=tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_full_disk_does_not_keep_the_knobs_where_they_are(tune, tmp_path, monkeypatch):
