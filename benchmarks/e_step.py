@@ -7,7 +7,7 @@ scores them; ``tinygp_vmap`` its process and `log_probability`, vmapped over all
 ``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or a block in a call
 of LAPACK, which takes such small matrices one after the other on one core; ``torch`` and
 ``gpytorch`` blocks in jaxcal's precision, on all cores or on the accelerator that JAX runs on.
-All blocks are of as many candidates, but for these two on an accelerator, which
+Their blocks are of BLOCK candidates, but for these two on an accelerator, which
 takes all at once. ``scikit-learn`` has no kernel with a symmetry and evaluates the plain one, a
 candidate at a time. ``candidates last`` is what was tried beside, see `candidates_last`, with its
 own deviation and share of the limit. The others get fewer candidates than jaxcal, tinygp and this;
@@ -32,7 +32,7 @@ from jaxcal import em, latent_map
 from jaxcal import model as models
 
 LATENTS = 8
-BLOCK = 512  # candidates at a time
+BLOCK = 512  # candidates at a time, by the other libraries
 APPENDED = 16  # frames there are before one more
 PARTS = 2  # threads of what XLA leaves to one
 FEWER = {"numpy_batch": BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
@@ -57,7 +57,7 @@ def jaxcal_form(signs, scale):
         noise = jnp.ones(len(latents))
         return jax.lax.map(
             lambda x: latent_map.log_likelihood(hyper, predict, x, latents, signs, scale, noise),
-            states, batch_size=BLOCK)
+            states, batch_size=em.block_of(len(latents)))
 
     return score
 
@@ -186,7 +186,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
                      function, (states[:block], latents, hyper),
                      timings[name].median * block / candidates)
                  for name, function, block in (
-                     ("jaxcal", own, BLOCK),
+                     ("jaxcal", own, em.block_of(count)),
                      ("candidates last", tried.args[0], candidates_last.BLOCK))}
         yield timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS},

@@ -4,12 +4,13 @@ The work of a candidate: the map's prediction at every frame, the symmetrised Ga
 the frames, the nuisances integrated out. ``numpy_loop`` and ``numpy_batch`` are the same algebra in
 float64, written below from the equations of :mod:`jaxcal.latent_map`; they differ only in how many
 candidates share a call. ``network alone`` and ``factors alone`` are parts of jaxcal's own work: the
-map's predictions, and the Cholesky factors over the frames. An accelerator gets more candidates, of
-which NumPy scores the first; the rates are per candidate. The deviation is the largest difference
-of a log likelihood from the NumPy one, over the spread of the log likelihoods.
+map's predictions, in the same blocks, and the Cholesky factors over the frames. An accelerator gets
+more candidates, of which NumPy scores the first; the rates are per candidate. The deviation is the
+largest difference of a log likelihood from the NumPy one, over the spread of the log likelihoods.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +121,10 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
                   np.asarray(models.STATE_SCALE, np.float32), models.latent_map.SIMULATED_PRIOR)
     numpy_map = NumpyMap(network)
     score = jax.jit(lambda p, parameters, data: em.score_all(p, parameters, data, map_))
-    predict, factor = jax.jit(jax.vmap(jax.vmap(network))), jax.jit(jnp.linalg.cholesky)
+    factor = jax.jit(jnp.linalg.cholesky)
     for count in frames:
+        block = min(em.block_of(count), candidates)
+        predict = jax.jit(partial(jax.lax.map, jax.vmap(network), batch_size=block))
         data, positions = problem(count, candidates)
         parameters = em.initial_parameters(map_, data)
         timings = {"jaxcal": timing.measure(
@@ -132,19 +135,18 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
         timings["factors alone"] = timing.measure(factor, kernel, repetitions=repetitions)
         double = np.asarray(positions, float)[:FEW]
 
-        def in_blocks(block, double=double, data=data, hyper=parameters.process):
+        def in_numpy(few, double=double, data=data, hyper=parameters.process):
             return np.concatenate([numpy_map.log_likelihood(part, data, hyper)
-                                   for part in np.split(double, len(double) // block)])
+                                   for part in np.split(double, len(double) // few)])
 
-        for name, block in (("numpy_batch", min(32, candidates)), ("numpy_loop", 1)):
-            took = timing.measure(in_blocks, block, repetitions=repetitions)
+        for name, few in (("numpy_batch", min(32, candidates)), ("numpy_loop", 1)):
+            took = timing.measure(in_numpy, few, repetitions=repetitions)
             timings[name] = took.scaled(candidates / len(double))
         ours = np.asarray(jnp.asarray(timings["jaxcal"].value), float)[:FEW]
         theirs = timings["numpy_loop"].value
         # of one block of candidates: XLA counts the body of the loop over several once
-        block = min(FEW, candidates)
         limit = roofline.share(score, (positions[:block], parameters, data),
-                                  timings["jaxcal"].median * block / candidates)
+                               timings["jaxcal"].median * block / candidates)
         yield timing.entry(
             "scoring", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,
             candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions,

@@ -35,7 +35,8 @@ class Estimate:
             instrument at the time of the last frame.
         modes: solutions the data allow, largest weight first.
         frames_used, rejected_frames: how many; (number, reason) of the others.
-        converged: one mode holds DECIDED of the weight and the climb, or EM, settled.
+        converged: one mode holds DECIDED of the weight, the climb, or EM, settled, the frames are
+            of several knob settings, and the answer is `reliable`.
         message: why it stopped. iterations: of EM. seconds: it took.
         actuator: (P, P) matrix G, the identity where it was not estimated.
         frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;
@@ -43,8 +44,7 @@ class Estimate:
         posterior: of the last EM, what :mod:`jaxcal.acquisition` needs to choose the next step;
             where a refinement went on from an earlier one, of the frames that were there then.
         refinement: of the spectra, or None where EM's answer stands.
-        unlike_frames: numbers of those whose spectra are unlike anything the model was trained on;
-            where they are half of the frames, nothing is taken for converged.
+        unlike_frames: numbers of those whose spectra are unlike anything the model was trained on.
     """
 
     knob_names: tuple[str, ...]
@@ -123,6 +123,13 @@ def inside(left_nm, covariance_nm2, limits_nm) -> float:
     left = np.random.default_rng(0).multivariate_normal(
         left_nm, covariance_nm2, DRAWS, method="eigh")
     return float(np.mean(np.all(np.abs(left) <= limits_nm, axis=1)))
+
+
+def reliable(answer: Estimate) -> bool:
+    """Whether frames of such an instrument were seen at all: most of those used are like what the
+    model was trained on, and by the refinement some state explains them."""
+    explained = answer.refinement is None or answer.refinement.explains
+    return bool(explained and not mostly_unlike(answer))
 
 
 def mostly_unlike(answer: Estimate) -> bool:

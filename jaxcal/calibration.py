@@ -10,7 +10,16 @@ import numpy as np
 from jaxcal import diagnosis, em, identification, refine, runs, spectra, unknowns, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.answers import NOT_DECIDED, REFUSED, TUNED, Calibration, Estimate, inside, left
+from jaxcal.answers import (
+    NOT_DECIDED,
+    REFUSED,
+    TUNED,
+    Calibration,
+    Estimate,
+    inside,
+    left,
+    reliable,
+)
 from jaxcal.basins import START, check_knobs
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
 from jaxcal.estimation import estimate, infer
@@ -235,7 +244,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
     applied, reached = answer.tuned_knobs_nm, within(answer, plan.limits)
     beyond = _beyond(applied, plan, course.microscope)
     if beyond and reached:  # or the knobs do not act as thought, which is asked
-        wrong = _advice(course, plan, answer, doubtful=True)
+        wrong, _ = _advice(course, plan, answer, doubtful=True)
         raise InstrumentError(f"{beyond}: bring the instrument nearer by other means and start "
                               f"again; {answer.message}{wrong}")
     if beyond:
@@ -252,9 +261,12 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
         if fault is None:
             course.history.append(checked)
         return None
-    disagrees = not holds and fault is None
-    standing, corrected = _leave(course, plan, checked, holds, disagrees)
-    if disagrees:
+    final = checked if fault is None else answer
+    doubtful = (not holds and fault is None) or not reliable(final)
+    advice, otherwise = ("", False) if tuned else _advice(course, plan, final, doubtful)
+    back = doubtful or otherwise  # where they were they did less harm than anywhere else
+    standing, corrected = _leave(course, plan, checked, holds, back)
+    if back:
         verdict += "; the knobs are back where they were"
     if corrected:
         verdict += ", by which the knobs were corrected once more"
@@ -266,15 +278,13 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
         worst = int(np.argmax(off / plan.limits))
         verdict += (f"; the knobs do not come to rest where they are sent, {off[worst]:.2g} nm of "
                     f"{checked.knob_names[worst]} are left")
+        advice, _ = _advice(course, plan, final, doubtful=False)
     if known and not _enough(checked, plan):
         verdict += (f"; only {checked.frames_used} frames could be used, and knobs that act "
                     f"otherwise than told are not found by fewer than {refine.ACTUATED}")
     spent = ("within the tolerance" if reached
              else "frame budget spent before the tolerance was reached,")
-    final = checked if fault is None else answer
-    message = f"{spent} after {len(series)} frames; {verdict}; {final.message}"
-    if not tuned:
-        message += _advice(course, plan, final, doubtful=disagrees)
+    message = f"{spent} after {len(series)} frames; {verdict}; {final.message}{advice}"
     final = replace(final, converged=tuned, message=message, seconds=course.seconds)
     return Calibration(course.microscope.knob_names, TUNED if tuned else NOT_DECIDED, message,
                        final, tuple(course.history), series, course.frames[-1], standing,
@@ -301,19 +311,19 @@ def _lost(course: _Course, plan: _Plan, beyond: str) -> Calibration:
     message = (f"frame budget spent before the tolerance was reached, after {len(series)} frames; "
                f"by an estimate that is not sure {beyond}; the knobs are back where they were; "
                f"{answer.message}")
-    message += _advice(course, plan, answer, doubtful=True)
+    message += _advice(course, plan, answer, doubtful=True)[0]
     final = replace(answer, converged=False, message=message, seconds=course.seconds)
     return Calibration(course.microscope.knob_names, NOT_DECIDED, message, final,
                        tuple(course.history), series, None, standing, plan.limits, plan.truth_nm,
                        course.seconds)
 
 
-def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, disagrees: bool):
-    """Leave the knobs where it is best, as far as is known: at zero where the last frame disagrees,
-    corrected by it where that helps, otherwise where it was taken. Where they stand then, (P,) nm,
-    and whether they were corrected."""
+def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, back: bool):
+    """Leave the knobs where it is best, as far as is known: ``back`` at zero, corrected by the last
+    frame where that helps, otherwise where it was taken. Where they stand then, (P,) nm, and
+    whether they were corrected."""
     applied = course.history[-1].tuned_knobs_nm
-    if disagrees:
+    if back:
         return course.go(np.zeros(len(applied))), False
     corrects = holds and not within(checked, plan.limits, course.standing(applied)) and np.all(
         np.abs(checked.tuned_knobs_nm) <= plan.largest)
@@ -363,19 +373,22 @@ def _bring_back(course: _Course):
     return course.standing(home), "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> str:
-    """What to do where the answer is "not decided", beyond what its message says; doubtful: whether
-    the frames speak against it, so that more of them are no remedy."""
+def _advice(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> tuple[str, bool]:
+    """What to do where the answer is "not decided", beyond what its message says, and whether the
+    knobs act quite otherwise than it takes them to; doubtful: whether the frames speak against it,
+    so that more of them are no remedy."""
     try:
-        return "".join(f"; {words}" for words in _found(course, plan, answer, doubtful))
+        told, otherwise = _found(course, plan, answer, doubtful)
     except ValueError as error:  # an answer is not given up for what else might be said
-        return f"; why could not be found out ({error}); start again with more frames"
+        return f"; why could not be found out ({error}); start again with more frames", False
+    return "".join(f"; {words}" for words in told), otherwise
 
 
-def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> list[str]:
-    """What is wrong, as far as can be found out. Where the answer is doubtful, frames were set
-    aside or the knobs do not act as told, it is asked how they really act."""
-    told, frames = [], len(course.frames)
+def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool):
+    """What is wrong, as far as can be found out, sentences, and whether the knobs act quite
+    otherwise than the answer takes them to. How they really act is asked where the answer is
+    doubtful, frames were set aside or the knobs do not act as told."""
+    told, frames, otherwise = [], len(course.frames), False
     many = 3 * len(answer.rejected_frames) > frames
     if many:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
@@ -383,12 +396,13 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> li
     found = answer.refinement
     odd = found is not None and (found.with_actuator or found.with_misses)
     if plan.refined and (doubtful or many or odd):
-        told += diagnosis.of_loop(course.observations, np.stack(course.settings_nm),
-                                  answer.knob_names, course.microscope.optics, plan.model,
-                                  plan.report)
-    if not doubtful:
+        found, otherwise = diagnosis.of_loop(
+            course.observations, np.stack(course.settings_nm), answer.knob_names,
+            course.microscope.optics, plan.model, plan.report, answer.actuator)
+        told += found
+    if not doubtful and not otherwise:
         told.append("start again from here with more frames")
-    return told
+    return told, otherwise
 
 
 def _settled(history) -> Estimate | None:

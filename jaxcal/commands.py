@@ -36,7 +36,7 @@ def calibrate(arguments):
     outputs = arguments.json, arguments.report, arguments.nexus
     inputs.check_outputs(*outputs)
     replayed = arguments.microscope.partition(":")[2]
-    kept = [arguments.run / name for name in ("run.json", "series.h5")] if arguments.run else []
+    kept = [arguments.run / name for name in ("run.json", "series.h5", "lock") if arguments.run]
     inputs.check_apart(outputs, [replayed, *kept] if replayed else kept)
     microscope, frames = inputs.microscope(arguments)
 

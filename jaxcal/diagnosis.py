@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcal import estimation
+from jaxcal import answers, estimation
 from jaxcal.aberrations import indices
 from jaxcal.observation import Observation
 from jaxcal.optics import Optics, edge_waves
@@ -34,6 +34,7 @@ OWN_WAVES = 0.15  # error of a single frame's state at the aperture's edge, besi
 MOVES = 0.35  # gain below which a knob does not move
 TURNED = 20.0  # degrees of a pair's angle, from which on a camera counts as turned
 RIGHT = 0.25  # deviation of a gain from 1 that passes
+OTHERWISE = 0.5  # deviation of an element of G from an estimate's that speaks against that
 LAGS = np.arange(0.02, 0.41, 0.02)  # guesses of the share of each move that does not arrive
 
 
@@ -63,25 +64,30 @@ def state_of(seen: Observation, knob_names, optics: Optics, model, seed: int = 0
     """State (P,) nm that a frame was taken with, up to its sign, and its standard deviation (P,).
 
     Raises:
-        ValueError: the frame cannot be used.
+        ValueError: the frame cannot be used, or shows no state.
     """
     series = Series(seen.frame[None], np.zeros((1, len(knob_names))), knob_names, optics)
     answer = estimation.infer([seen], series, model, seed=seed)
+    if not answers.reliable(answer):
+        raise ValueError("no state explains the frame: move to a thin amorphous area")
     best = answer.modes[0]
     return best.x0_nm, standard_deviation(best.covariance_nm2)
 
 
-def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report) -> list[str]:
-    """What is wrong with how the knobs act, sentences, from the frames of a loop one by one; none
-    of fewer usable frames than DIAGNOSED.
+def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report,
+            actuator) -> tuple[list[str], bool]:
+    """What is wrong with how the knobs act, sentences, from the frames of a loop one by one, and
+    whether they act quite otherwise than an estimate takes them to; nothing of fewer usable frames
+    than DIAGNOSED.
 
     Args:
         observations: of all frames; knobs_nm: (T, P) their settings, one after the other from zero.
         report: called with (message, fraction).
+        actuator: (P, P) of the estimate.
     """
     good, alone = [k for k, seen in enumerate(observations) if seen.fault is None], {}
     if len(good) < DIAGNOSED:
-        return []
+        return [], False
     for k in good:
         report(f"what is wrong: frame {k + 1} alone", 1.0)
         try:
@@ -90,10 +96,17 @@ def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report) -
             continue
     if len(alone) < DIAGNOSED:
         return [f"how the knobs act could not be found out: {len(good) - len(alone)} frames alone "
-                f"show no state"]
+                f"show no state"], False
     (states, sd), used = zip(*alone.values(), strict=True), list(alone)
     before = np.concatenate([np.zeros_like(knobs_nm[:1]), knobs_nm[:-1]])
-    return list(response(states, sd, knobs_nm[used], knob_names, optics, before[used]).findings)
+    found = response(states, sd, knobs_nm[used], knob_names, optics, before[used])
+    return list(found.findings), otherwise(found, actuator)
+
+
+def otherwise(found: Response, actuator) -> bool:
+    """Whether knobs act quite otherwise than by an actuator matrix (P, P): one that does not move,
+    say, or as a turned camera sees them."""
+    return bool(np.any(np.abs(found.actuator - actuator) > np.maximum(OTHERWISE, 3 * found.sd)))
 
 
 def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics, before_nm=None) -> Response:

@@ -142,15 +142,20 @@ def score(candidate, parameters: Parameters, experiment: Experiment, map_: Map):
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
+def block_of(frames: int) -> int:
+    """How many candidates of so many frames are scored at a time: a power of two, as the number of
+    candidates mostly is."""
+    whole = BLOCK if jax.default_backend() == "cpu" else BLOCK_ELSEWHERE
+    return 1 << max(whole // frames, 1).bit_length() - 1
+
+
 @partial(jax.jit, static_argnames=("map_", "block"))
 def score_all(positions, parameters, experiment, map_, block: int | None = None):
     """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory.
 
-    ``block``: candidates of a block; None chooses by the number of frames.
+    ``block``: candidates of a block, `block_of` the frames where None.
     """
-    if block is None:
-        whole = BLOCK if jax.default_backend() == "cpu" else BLOCK_ELSEWHERE
-        block = 1 << max(whole // len(experiment.latents), 1).bit_length() - 1  # a power of two
+    block = block or block_of(len(experiment.latents))
 
     def part(positions, parameters, experiment):
         return jax.lax.map(

@@ -136,6 +136,8 @@ def _by_spectra(frames: Frames, series: Series, by_em, settings: em.Settings | N
         by, problem = _begun(frames, series, actuator, partial(by_em, chosen, actuator, share))
         iterations = by[0].iterations
         found = refined_from(problem, basins.starts(*by, series, problem), share)
+    if not found.explains and refine.enough(found.problem):  # by another scale, perhaps
+        found = refined_from(*refine.resume(problem, found), 0.8, other_scales=True)
     if found.far_off and not _asked_for_gains(problem, before):
         report("how the knobs act, from the start", 0.0)
         again = (settings or START)._replace(iterations=GAIN_STEPS)
@@ -175,7 +177,7 @@ def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Mo
     if unknowns.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
         answer = _open(answer, ONE_SETTING)
-    if found is not None and found.misfit > refine.MISFIT:
+    if found is not None and not found.explains:
         answer = _open(answer, UNEXPLAINED.format(found.misfit))
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})

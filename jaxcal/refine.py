@@ -46,8 +46,8 @@ SCALES = -0.1, 0.1  # log scales between knobs and optics that are tried besides
 OFF_SCALE = 2.5  # standard deviations of the scale between knobs and optics that ask for a wider
 USUAL = 0.004  # deviance per bin, beyond that of a frame that fits, that chance explains
 CORRELATED = 20.0  # neighbouring bins that an error of the theory moves together
-MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others, or half of
-# all frames what chance makes: then no state explains them
+MISFIT = 0.15  # deviance per bin by which a frame that does not fit exceeds the others; no state
+# explains the frames where half of them exceed by it what chance makes
 ACTUATED = 6  # frames from which on a drift, the actuator matrix, misses can be asked for
 JUDGED = 4  # frames from which on one of them can be found not to fit
 
@@ -69,8 +69,15 @@ class Refinement(NamedTuple):
 
     @property
     def misfit(self) -> float:
-        """Of the first solution, see `usual_misfit`."""
-        return usual_misfit(self.solutions[0].point, self.problem)
+        """Deviance per bin beyond what chance makes that half of the frames exceed, or reach, by
+        the first solution; those set aside are not counted."""
+        left = self.solutions[0].point.misfit[self.problem.weights > 0]
+        return float(np.quantile(left, 0.5, method="higher"))
+
+    @property
+    def explains(self) -> bool:
+        """Whether the first solution explains more than half of the frames."""
+        return self.misfit <= MISFIT
 
     @property
     def far_off(self) -> bool:

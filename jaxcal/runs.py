@@ -115,11 +115,14 @@ class RecordedMicroscope:
         return self._frames[self._shown - 1]
 
     def stay(self) -> None:
-        """See to it that the knobs stand where they were asked to: where a run was interrupted
+        """See to it that the knobs stand where they were asked to: where a run is gone on with
         after its last frame, they may have been brought back, or turned, since."""
-        asked = self._told["asked_nm"] and list(self._told["asked_nm"].values())
+        asked, arrived = (told and list(told.values())
+                          for told in (self._told["asked_nm"], self._told["arrived_nm"]))
         standing = self.instrument.standing_nm
-        if asked and (self._interrupted or standing is None or not _same(standing, asked)):
+        there = standing is not None and arrived and _same(standing, asked) and (
+            not self.arrives or _same(self.instrument.where(arrived), arrived))
+        if asked and (self._interrupted or not there):
             self.set(asked)
 
     def bring_back(self) -> None:
@@ -220,7 +223,8 @@ class RecordedMicroscope:
 
 @contextmanager
 def alone(folder, *, new: bool):
-    """Keep others from the folder of a run while the block runs; None is no folder.
+    """Keep others from the folder of a run while the block runs, where its file system can lock;
+    None is no folder.
 
     Args:
         new: make the folder where it is not there.
@@ -233,13 +237,13 @@ def alone(folder, *, new: bool):
     if folder is None or not Path(folder).is_dir():  # what is wrong then, taking up the run says
         yield
         return
-    lock = FileLock(Path(folder) / "lock")
+    lock = FileLock(Path(folder) / "lock", mode=0o666)  # others may go on with the run
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise SeriesError("a calibration is at this run", "wait until it has ended, or name "
                           "another folder", file=folder) from None
-    except NotImplementedError:  # by a file system that cannot lock, of a network say
+    except (OSError, NotImplementedError):  # a file system, of a network say, that cannot lock
         pass
     try:
         yield

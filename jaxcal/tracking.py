@@ -24,6 +24,7 @@ from jaxcal import answers, laplace, observation, posterior, refine, tiles, unkn
 from jaxcal.aberrations import ORDER, SYMMETRY, indices
 from jaxcal.acquisition import NEAR
 from jaxcal.answers import Estimate
+from jaxcal.basins import DECIDED
 from jaxcal.estimation import CONFIDENCE
 from jaxcal.microscopes.protocol import stated_limits
 from jaxcal.optics import Optics, edge_waves, quarter_pi_limits_nm
@@ -121,13 +122,16 @@ def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracke
             neither a probe nor a correction is proposed beyond.
 
     Raises:
-        ValueError: a drift that is not finite and positive, limits that are none, or no estimate
-            from the spectra.
+        ValueError: a drift that is not finite and positive, limits that are none, no estimate
+            from the spectra, or one that leaves the state open or does not explain the frames.
     """
     if answer is None or answer.refinement is None:
         why = ("there is no estimate to start from: the calibration was refused" if answer is None
                else "the estimate is of the latents alone, frames are followed by their spectra")
         raise ValueError(f"{why}, make another")
+    if answer.modes[0].weight < DECIDED or not answers.reliable(answer):
+        raise ValueError(f"the estimate does not say in which state the instrument is, make "
+                         f"another: {answer.message}")
     problem, best = answer.refinement.problem, answer.refinement.solutions[0]
     point = best.point
     names = tuple(answer.knob_names)

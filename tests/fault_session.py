@@ -82,10 +82,11 @@ def continued(folder):
 
 
 def checked():
-    """What the check of an adapter says of a microscope that is nearly tuned, its camera turned."""
+    """What the check of an adapter says of a microscope that is nearly tuned, its camera turned and
+    mirrored."""
     bench = SimulatedMicroscope(hidden_nm={"C10": 20.0, "C12a": -10.0}, seed=5,
                                 limits_nm=dict.fromkeys(LIMITS_NM, 600.0))
-    told = conformance(FaultyMicroscope(bench, seed=1, quarter_turns=1))
+    told = conformance(FaultyMicroscope(bench, seed=1, quarter_turns=1, mirrored=True))
     return {"failed": [one.question for one in told.checks if one.passed is False],
             "findings": told.response.findings, "back": not np.any(bench.knobs_nm)}
 

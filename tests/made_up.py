@@ -43,7 +43,8 @@ def install(put=setattr):
     put(calibration.spectra, "check_optics", lambda _: None)  # the frames are small
     put(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
     put(calibration.diagnosis, "response",
-        lambda *_: SimpleNamespace(findings=("C10 is tired",)))
+        lambda *_: SimpleNamespace(findings=("C10 is tired",), actuator=np.eye(3),
+                                   sd=np.zeros((3, 3))))
 
 
 def calibrate(microscope, **options):

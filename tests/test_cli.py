@@ -137,6 +137,7 @@ def test_options_may_stand_before_the_files(tmp_path, calls):
     (("calibrate", "--microscope", "replay:a.h5", "--json", "a.h5"), "is named twice, to be"),
     (("calibrate", "--run", "r", "--json", "r/run.json"), "to be written and as r/run.json"),
     (("calibrate", "--run", "r", "--nexus", "./r/series.h5"), "to be written and as r/series.h5"),
+    (("calibrate", "--run", "r", "--report", "r/lock"), "to be written and as r/lock"),
     (("calibrate", "--nexus", "b.h5"), "b.h5: holds a series of frames"),
 ])  # fmt: skip
 def test_what_was_measured_is_never_written_over(tmp_path, calls, capsys, monkeypatch, arguments,

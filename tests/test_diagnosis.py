@@ -66,17 +66,21 @@ def test_a_frame_of_a_loop_that_shows_no_state_leaves_the_others(monkeypatch):
             raise ValueError("no state explains the spectra")
         return seen[number], sd[number]
 
-    def told(usable=6):
+    def told(usable=6, dead=()):
         observed = [SimpleNamespace(number=k, fault=None if k < usable else "blank")
                     for k in range(6)]
         monkeypatch.setattr(diagnosis, "state_of", lambda one, *more: state_of(
             one.number, *more))
-        return diagnosis.of_loop(observed, knobs, FIRST_ORDER, OPTICS, None, lambda *_: None)
+        return diagnosis.of_loop(observed, knobs, FIRST_ORDER, OPTICS, None, lambda *_: None,
+                                 without(FIRST_ORDER, *dead))
 
-    assert any("C12a does not move" in one for one in told())
+    findings, otherwise = told()
+    assert any("C12a does not move" in one for one in findings) and otherwise
+    assert told(dead=("C12a",)) == (findings, False)
     blind.add(5)
-    assert told() == ["how the knobs act could not be found out: 2 frames alone show no state"]
-    assert told(usable=4) == []
+    assert told() == (
+        ["how the knobs act could not be found out: 2 frames alone show no state"], False)
+    assert told(usable=4) == ([], False)
 
 
 def alike(told, finding):

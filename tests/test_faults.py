@@ -39,13 +39,14 @@ def test_a_wrong_energy_is_named(tmp_path):
 
 
 def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
-    """The one in a calibration, after which the knobs are back; the other in the check."""
+    """The one in a calibration, after which the knobs are back; the other, mirrored too, in the
+    check."""
     told = session(tmp_path, "dead knob", "check")
     dead, turned = told["dead knob"], told["check"]
     assert "C12a does not move" in dead["reason"]
     assert dead["verdict"] == "not decided" and dead["back"]
     assert turned["back"] and len(turned["failed"]) == 1, turned
-    assert "the camera sees the knobs turned by 90 or 270" in turned["findings"][0]
+    assert "the camera sees the knobs mirrored and turned by 90 or 270" in turned["findings"][0]
 
 
 def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(tmp_path):

@@ -68,6 +68,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         return standins.calibration()
 
     monkeypatch.setitem(vars(jaxcal), "calibrate", calibrate)
+    monkeypatch.setitem(vars(jaxcal), "estimate", lambda series: standins.calibration().estimate)
     surroundings = {
         "frames": standins.frames(3, 256),
         "knobs_nm": [[0.0, 0.0, 0.0], [50.0, 0.0, 0.0], [0.0, 50.0, 0.0]],
@@ -85,7 +86,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 
 def test_a_microscope_and_the_interface_take_ten_lines():
-    _, microscope, _, interface = blocks("python")
+    _, _, microscope, _, interface = blocks("python")
     for block in (microscope, interface):
         lines = [line for line in block.splitlines() if line.strip()]
         assert len(lines) <= 11, "ten lines and the import"

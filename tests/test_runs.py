@@ -268,7 +268,7 @@ def test_two_calibrations_do_not_share_a_folder(tune, tmp_path):
                     with pytest.raises(SeriesError, match="a calibration is at this run"):
                         tune(Bench(), run=tmp_path, resume=resume)
 
-    tune(Within(), run=tmp_path)
+    assert tune(Within(), run=tmp_path).verdict == "tuned"
     with pytest.raises(SeriesError, match="holds a run already"):
         tune(Bench(), run=tmp_path)
     with pytest.raises(Killed):
@@ -297,6 +297,48 @@ def test_a_full_disk_does_not_keep_the_knobs_where_they_are(tune, tmp_path, monk
     assert_array_equal(made.applied_knobs_nm, 0.0)
     assert np.any(bench.calls[-2] != 0)
     assert_array_equal(bench.knobs, 0.0)
+
+
+@pytest.mark.parametrize("doubt", ["unlike", "otherwise"])
+def test_an_answer_that_is_not_to_be_relied_on_moves_nothing(tune, tmp_path, monkeypatch, doubt):
+    """The last frame agrees with it, but most frames are unlike anything, or the frames one by one
+    say that the knobs act otherwise."""
+    sure = tune(Bench(), tolerance_nm=1e-9)
+    assert "start again from here" in sure.reason and np.any(sure.applied_knobs_nm)
+    if doubt == "unlike":
+        monkeypatch.setattr(calibration, "infer", lambda *given, **options: replace(
+            one := infer(*given, **options), unlike_frames=one.frame_numbers))
+    else:
+        monkeypatch.setattr(calibration, "_found", lambda *_: (["C10 does not move"], True))
+    bench = Bench()
+    made = tune(bench, run=tmp_path, tolerance_nm=1e-9)
+    assert made.verdict == "not decided" and "verified with one more frame" in made.reason
+    assert ("the knobs are back where they were" in made.reason
+            and "start again from here" not in made.reason)
+    assert ("C10 is tired" if doubt == "unlike" else "C10 does not move") in made.reason
+    assert_array_equal(made.applied_knobs_nm, 0.0)
+    assert_array_equal(bench.knobs, 0.0)
+
+
+def test_knobs_that_were_turned_since_a_run_ended_are_turned_back(tune, tmp_path):
+    class Reads(Bench):
+        """One whose knobs can be read; somebody turned them before it is gone on with."""
+        since = None
+        knobs_nm = property(lambda self: self.knobs.copy())
+
+        def resume(self, past):
+            super().resume(past)
+            if self.since is not None:
+                self.knobs = np.array(self.since)
+
+    whole = tune(Reads(), run=tmp_path)
+    assert whole.verdict == "tuned"
+    for since in (None, [5.0, 0.0, 0.0]):
+        bench = Reads()
+        bench.since = since
+        same(tune(bench, run=tmp_path, resume=True), whole)
+        assert len(bench.calls) == (since is not None)
+        assert_array_equal(bench.knobs, whole.applied_knobs_nm)
 
 
 def test_a_run_that_ended_can_be_asked_again(tune, tmp_path):

@@ -36,7 +36,7 @@ def refinement(names=FIRST_ORDER):
         row = problem.free.index(name)
         fisher[row, row] = (problem.sd.state[row] / KNOWN_NM) ** 2
     point = posterior.Point(z, 0.0, z, fisher, np.zeros(1), np.ones(1))
-    return SimpleNamespace(problem=problem, solutions=(
+    return SimpleNamespace(problem=problem, explains=True, solutions=(
         SimpleNamespace(point=point, miss_nm=np.zeros(count)),))
 
 
@@ -46,7 +46,8 @@ def answer(sd=0.6, gain=None, names=FIRST_ORDER):
     return SimpleNamespace(
         knob_names=names, actuator=gain, tuned_knobs_nm=-np.linalg.solve(gain, x0),
         tuned_covariance_nm2=sd**2 * np.linalg.inv(gain) @ np.linalg.inv(gain).T,
-        refinement=refinement(names))
+        refinement=refinement(names), modes=(SimpleNamespace(weight=1.0),), frames_used=6,
+        frame_numbers=tuple(range(6)), unlike_frames=(), message="as it was")
 
 
 def moved(state, by_nm):
@@ -95,7 +96,7 @@ def test_what_the_calibration_knew_goes_along():
     fisher[thick, thick], fisher[thick, 0] = 100.0, 50.0
     fisher[0, thick] = 50.0
     best = SimpleNamespace(point=best.point._replace(z=z, fisher=fisher), miss_nm=np.ones(3))
-    one.refinement = SimpleNamespace(problem=problem, solutions=(best,))
+    one.refinement = SimpleNamespace(problem=problem, solutions=(best,), explains=True)
     state = tracking.start(one, OPTICS, 1.0)
     assert_allclose(state.mean[film], 0.5)
     assert_allclose(state.mean[thick], problem.mean.thickness - problem.sd.thickness)
@@ -146,6 +147,11 @@ def test_when_a_correction_is_proposed():
     unrefined.refinement = None
     with pytest.raises(ValueError, match="of the latents alone.*make another"):
         tracking.start(unrefined, OPTICS, 1.0)
+    for changed in ({"unlike_frames": (0, 1, 2)}, {"modes": (SimpleNamespace(weight=0.9),)}):
+        open_ = answer()
+        vars(open_).update(changed)
+        with pytest.raises(ValueError, match="does not say in which state .* as it was"):
+            tracking.start(open_, OPTICS, 1.0)
 
 
 def test_a_correction_that_would_not_help_is_not_proposed():

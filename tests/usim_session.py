@@ -19,6 +19,7 @@ from scipy import ndimage
 
 import jaxcal
 from jaxcal import Optics, aberrations
+from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.nion import NionMicroscope
 from jaxcal.microscopes.simulated import random_steps
 from jaxcal.reference.aberrations import wave_aberration
@@ -74,10 +75,11 @@ def signs(stem, camera, optics):
 
 
 def estimated(stem, camera, optics):
-    """How far an estimate gets with such frames: as many as suffice where they interfere."""
+    """How far an estimate gets with such frames, as many as suffice where they interfere; they are
+    taken as a loop takes them, each call in a thread."""
     for control, nm in zip(("C10", "C12.x", "C12.y"), HIDDEN_NM, strict=True):
         stem.SetVal(control, 1e-9 * nm)
-    microscope = NionMicroscope(stem, camera, optics, KNOBS[:3])
+    microscope = GuardedMicroscope(NionMicroscope(stem, camera, optics, KNOBS[:3]), 60.0)
     knobs_nm, frames = random_steps(0, FRAMES, KNOBS[:3]), []
     for setting in knobs_nm:
         microscope.set(setting)

@@ -139,6 +139,14 @@ class GuardedMicroscope:
         self._call("resume", past)
         self.origin, self.standing_nm = past.origin, past.knobs_nm
 
+    def where(self, arrived_nm) -> np.ndarray:
+        """Where the knobs say they stand now, (P,) nm; where they had arrived if they say nothing.
+
+        Raises:
+            InstrumentError: they cannot be read.
+        """
+        return self._arrived(np.asarray(arrived_nm, float))
+
     def _arrived(self, wanted):
         told = self._call("knobs_nm", absent=wanted.copy())
         try:
