@@ -593,7 +593,7 @@ def test_frames_that_no_state_explains_are_tried_at_other_scales(
     monkeypatch.setattr(estimation, "_begun",
                         lambda *_: ((SimpleNamespace(iterations=0), None), None))
     monkeypatch.setattr(estimation, "_refined", lambda frames, found, *_, asked: found)
-    estimation._by_spectra(None, None, None, None, False, None, lambda *_: None)
+    estimation._by_spectra(None, None, lambda *_: None, None, False, None, lambda *_: None)
     assert asked == tried
 
 
