@@ -185,12 +185,15 @@ def _respond(guarded, checks, settings, model, report) -> diagnosis.Response:
         old = observation.stale(frame, frames)
         frames.append(frame)
         seen = observation.observe(frame, guarded.optics)
-        if old or seen.fault:
-            checks.append(Check(f"frame {number + 1} is a new one that can be used", False,
-                                old or seen.fault))
-            continue
-        states.append(diagnosis.state_of(seen, names, guarded.optics, model))
-        used.append(number)
+        wrong = old or seen.fault
+        if not wrong:
+            try:
+                states.append(diagnosis.state_of(seen, names, guarded.optics, model))
+                used.append(number)
+            except ValueError as error:  # no state explains it
+                wrong = str(error)
+        if wrong:
+            checks.append(Check(f"frame {number + 1} is a new one that can be used", False, wrong))
     off = np.abs(arrived).max(0)
     short = off > ARRIVES * np.abs(settings).max(0) + 0.5
     checks.append(Check("the knobs say that they arrive", not short.any(), ", ".join(

@@ -241,6 +241,19 @@ def test_an_adapter_that_is_not_right_fails_and_says_why(ask, change, match):
     assert any(match in one for one in failed(told)), str(told)
 
 
+def test_a_frame_that_shows_no_state_is_named_and_left_out(ask, monkeypatch):
+    read = diagnosis.state_of
+
+    def state_of(seen, *more):
+        if seen.frame[0, 3] == 4:
+            raise ValueError("no state explains the frame")
+        return read(seen, *more)
+
+    monkeypatch.setattr(diagnosis, "state_of", state_of)
+    told = ask(Bench())
+    assert failed(told) == ["no state explains the frame"] and not told.response.findings
+
+
 def test_frames_that_lag_behind_the_knobs_are_told(ask):
     bench, before = Bench(), [np.zeros(3)]
     actual, send = bench.acquire, bench.set
