@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing
+from jaxcal import devices
 
 
 @cache
@@ -38,3 +39,13 @@ def done(*values):
     if device.type == "cuda":
         torch.cuda.synchronize()
     return values
+
+
+def in_threads(function, items) -> list:
+    """``function(item)`` in threads, as many as there are cores, each of which uses one."""
+    torch, _ = ready()
+    torch.set_num_threads(1)
+    try:
+        return devices.side_by_side(function, items)
+    finally:
+        torch.set_num_threads(os.cpu_count())
