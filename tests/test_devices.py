@@ -97,11 +97,14 @@ def test_the_code_of_the_page_runs(monkeypatch):
         (folder, devices.AXIS in jax.sharding.get_abstract_mesh().axis_names)))
     monkeypatch.setitem(vars(jaxcal), "read_series", str.upper)
     monkeypatch.setitem(vars(jaxcal), "estimate", lambda series: f"estimate of {series}")
-    names = {"all_series": ["a.h5", "b.h5"]}
-    for name in ("mesh", "fleet"):
+    names = {"all_series": ["a.h5", "b.h5"],
+             "simulate_one": lambda key: jax.random.normal(key, (3,))}
+    for name in ("mesh", "fleet", "threads"):
         exec(re.search(rf"<!-- {name} -->\n```python\n(.*?)```", page, re.S)[1], names)
     assert done == [("build/model", True)]
     assert names["answers"] == {"a.h5": "estimate of A.H5", "b.h5": "estimate of B.H5"}
+    keys = jax.random.split(jax.random.key(0), 64)
+    np.testing.assert_array_equal(names["spectra"], jax.vmap(names["simulate_one"])(keys))
 
 
 def test_without_a_mesh_everything_stays_as_it_is():
