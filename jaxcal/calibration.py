@@ -262,7 +262,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
             course.history.append(checked)
         return None
     final = checked if fault is None else answer
-    doubtful = (not holds and fault is None) or not reliable(final)
+    doubtful = not tuned and ((not holds and fault is None) or not reliable(final))
     advice, otherwise = ("", False) if tuned else _advice(course, plan, final, doubtful)
     back = doubtful or otherwise  # where they were they did less harm than anywhere else
     standing, corrected = _leave(course, plan, checked, holds, back)
@@ -278,7 +278,10 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
         worst = int(np.argmax(off / plan.limits))
         verdict += (f"; the knobs do not come to rest where they are sent, {off[worst]:.2g} nm of "
                     f"{checked.knob_names[worst]} are left")
-        advice, _ = _advice(course, plan, final, doubtful=False)
+        advice, otherwise = _advice(course, plan, final, doubtful=False)
+        if otherwise:
+            standing = course.go(np.zeros(len(plan.limits)))
+            verdict += "; the knobs are back where they were"
     if known and not _enough(checked, plan):
         verdict += (f"; only {checked.frames_used} frames could be used, and knobs that act "
                     f"otherwise than told are not found by fewer than {refine.ACTUATED}")

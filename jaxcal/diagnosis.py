@@ -69,7 +69,7 @@ def state_of(seen: Observation, knob_names, optics: Optics, model, seed: int = 0
     series = Series(seen.frame[None], np.zeros((1, len(knob_names))), knob_names, optics)
     answer = estimation.infer([seen], series, model, seed=seed)
     if not answers.reliable(answer):
-        raise ValueError("no state explains the frame: move to a thin amorphous area")
+        raise ValueError(answer.message)
     best = answer.modes[0]
     return best.x0_nm, standard_deviation(best.covariance_nm2)
 
@@ -104,9 +104,10 @@ def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report,
 
 
 def otherwise(found: Response, actuator) -> bool:
-    """Whether knobs act quite otherwise than by an actuator matrix (P, P): one that does not move,
-    say, or as a turned camera sees them."""
-    return bool(np.any(np.abs(found.actuator - actuator) > np.maximum(OTHERWISE, 3 * found.sd)))
+    """Whether knobs are found to act quite otherwise than by an actuator matrix (P, P), by most of
+    the frames: one does not move, say, or a turned camera sees them."""
+    off = np.abs(found.actuator - actuator) > np.maximum(OTHERWISE, 3 * found.sd)
+    return bool(np.any(off) and found.findings and np.mean(found.fits) > 0.5)
 
 
 def response(states_nm, sd_nm, knobs_nm, knob_names, optics: Optics, before_nm=None) -> Response:

@@ -37,9 +37,12 @@ UNFIT = ("does not fit the others: its spectra are not those of the same instrum
          "this knob setting")
 FEW = ("too few to ask for a drift or how the knobs act: the widths are those of an instrument "
        "that stands still and does as it is told")
-ONE_SETTING = ("not decided: all frames at one knob setting, where a state and its mirror image "
+ONE_SETTING = ("all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
-UNEXPLAINED = ("not decided: no state explains the spectra, the likeliest leaves a deviance of "
+FAR_OFF = 0.5  # of a gain from what is told: knobs that do so are not estimated along
+FAR = ("{} would act by {:.2f} of what it is told, which is not believed: look at the knob, and "
+       "whether the camera is turned or mirrored")
+UNEXPLAINED = ("no state explains the spectra, the likeliest leaves a deviance of "
                "{:.2f} a bin; look whether the frames are diffraction patterns of a thin film, the "
                "knobs act as told, and the energy and the angles are right")
 
@@ -136,18 +139,25 @@ def _by_spectra(frames: Frames, series: Series, by_em, settings: em.Settings | N
         by, problem = _begun(frames, series, actuator, partial(by_em, chosen, actuator, share))
         iterations = by[0].iterations
         found = refined_from(problem, basins.starts(*by, series, problem), share)
-    if not found.explains and refine.enough(found.problem):  # by another scale, perhaps
-        found = refined_from(*refine.resume(problem, found), 0.8, other_scales=True)
+    tried = before is not None and before.frames_used < refine.ACTUATED
+    if not (found.explains or tried) and refine.enough(found.problem):
+        as_found = refine.resume(problem, found)
+        found = _or_likelier(found, lambda: refined_from(*as_found, 0.8, other_scales=True))
     if found.far_off and not _asked_for_gains(problem, before):
         report("how the knobs act, from the start", 0.0)
         again = (settings or START)._replace(iterations=GAIN_STEPS)
         wider = unknowns.with_actuator(problem)
         starts = basins.starts(*by_em(again, True, 0.5), series, wider)
-        try:
-            found = refine.likelier(found, refined_from(wider, starts, 0.5))
-        except ValueError:  # none of these explains the spectra; the first answer does
-            pass
+        found = _or_likelier(found, lambda: refined_from(wider, starts, 0.5))
     return _refined(frames, found, series, by, iterations, asked=actuator), found
+
+
+def _or_likelier(found: refine.Refinement, again: Callable) -> refine.Refinement:
+    """The likelier of a refinement and of what ``again()`` makes, if it makes one."""
+    try:
+        return refine.likelier(found, again())
+    except ValueError:  # none of its starts explains the spectra
+        return found
 
 
 def _begun(frames: Frames, series: Series, actuator: bool, by_em):
@@ -176,17 +186,22 @@ def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Mo
         answer.message, wrong, inconsistency.untrained(frames.optics, model.card)))))
     if unknowns.one_setting(
             series.knobs_nm[list(answer.frame_numbers)], series.knob_names, series.optics):
-        answer = _open(answer, ONE_SETTING)
+        told = answer.message.removeprefix(f"{undecided(answer.modes)}; ")  # it is two, of course
+        answer = _open(replace(answer, message=told), ONE_SETTING)
     if found is not None and not found.explains:
         answer = _open(answer, UNEXPLAINED.format(found.misfit))
+    gains = np.diag(answer.actuator)
+    if np.any(np.abs(gains - 1) > FAR_OFF):
+        worst = int(np.argmax(np.abs(gains - 1)))
+        answer = _open(answer, FAR.format(answer.knob_names[worst], gains[worst]))
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
 
 
 def _open(answer: Estimate, why: str) -> Estimate:
     """The answer, not decided for a reason that goes before the others."""
-    told = answer.message.removeprefix(f"{undecided(answer.modes)}; ").removeprefix("not decided: ")
-    return replace(answer, converged=False, message=f"{why}; {told}")
+    told = answer.message.removeprefix("not decided: ")
+    return replace(answer, converged=False, message=f"not decided: {why}; {told}")
 
 
 def _asked_for_gains(problem, before: Estimate | None) -> bool:

@@ -57,6 +57,7 @@ class RecordedMicroscope:
         self.knobs_nm = np.zeros(len(self.knob_names))
         self.folder = None if folder is None else Path(folder)
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
+        self._resumed = resume
         self._interrupted = False  # and nothing was moved since
         self._told = {
             "microscope": self.name, "knob_names": list(self.knob_names),
@@ -120,8 +121,9 @@ class RecordedMicroscope:
         asked, arrived = (told and list(told.values())
                           for told in (self._told["asked_nm"], self._told["arrived_nm"]))
         standing = self.instrument.standing_nm
-        there = standing is not None and arrived and _same(standing, asked) and (
-            not self.arrives or _same(self.instrument.where(arrived), arrived))
+        there = standing is not None and arrived and _same(standing, asked)
+        if there and self._resumed and self.arrives:
+            there = _same(self.instrument.where(arrived), arrived)
         if asked and (self._interrupted or not there):
             self.set(asked)
 

@@ -1,7 +1,7 @@
 """Closed loops in full, frames, estimates and decisions, in a process of its own and in single
 precision, as users run them: in double precision a loop takes minutes.
 
-    python fault_session.py "dead knob" energy frames killed check gains [--folder FOLDER]
+    python fault_session.py "dead knob" energy frames killed check gains others [--folder FOLDER]
 
 Prints one JSON object, {case: what came of it}.
 """
@@ -114,13 +114,41 @@ def gains():
             "energy": estimated(TOLD, 300.0, STEPS_NM[:6])}
 
 
+def recorded(simulated=None, told=None, **fault):
+    """An estimate of a series that was recorded with a fault, and is told optics that are so many
+    times the true ones."""
+    bench = SimulatedMicroscope(hidden_nm=HIDDEN_NM, seed=3, **(simulated or {}))
+    microscope, frames = FaultyMicroscope(bench, seed=1, **fault), []
+    for step in STEPS_NM:
+        microscope.set(step)
+        frames.append(microscope.acquire())
+    optics = replace(bench.optics, **{name: times * getattr(bench.optics, name)
+                                      for name, times in (told or {}).items()})
+    found = jaxcal.estimate(jaxcal.Series(np.stack(frames), STEPS_NM, bench.knob_names, optics))
+    bench.set(found.tuned_knobs_nm)
+    left = bench.state_nm()[indices(bench.knob_names)]
+    return {"message": found.message, "converged": found.converged, "left_nm": left.tolist(),
+            "sd_nm": np.sqrt(np.diag(found.tuned_covariance_nm2)).tolist()}
+
+
+def others():
+    """Series with what no loop of these sessions has."""
+    return {"drift": recorded({"drift_nm": [1.0, -0.7, 0.4]}),
+            "hysteresis": recorded(hysteresis=0.12),
+            "pixel": recorded(told={"pixel_mrad": 1.08}),
+            "semi-angle": recorded(told={"semi_angle_mrad": 0.9}),
+            "mirrored": recorded(mirrored=True),
+            "crystalline": recorded(frames=dict.fromkeys(range(8), "crystalline"))}
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="+", choices=[*CASES, "killed", "check", "gains"])
+    parser.add_argument("cases", nargs="+", choices=[*CASES, "killed", "check", "gains", "others"])
     parser.add_argument("--folder", help="of the run that is killed")
     options = parser.parse_args()
-    others = {"killed": lambda: continued(options.folder), "check": checked, "gains": gains}
-    json.dump({case: others[case]() if case in others else loop(case) for case in options.cases},
+    made = {"killed": lambda: continued(options.folder), "check": checked, "gains": gains,
+            "others": others}
+    json.dump({case: made[case]() if case in made else loop(case) for case in options.cases},
               sys.stdout)
 
 

@@ -559,12 +559,13 @@ def test_what_no_state_explains_is_not_decided(refined, series, model):
     assert found.misfit < 0.2 * refine.MISFIT and len(STEPS) == 4
     best = found.solutions[0]
 
-    def remarked(deviance, good=2):
+    def remarked(deviance, good=2, gains=(1.0, 1.0, 1.0)):
         point = best.point._replace(misfit=np.where(np.arange(4) < good, 0.0, deviance))
         left = found._replace(solutions=(best._replace(point=point), *found.solutions[1:]))
         frames = SimpleNamespace(numbers=refined.frame_numbers, radius=100.0,
                                  optics=series.optics, misfit=np.zeros(len(STEPS)))
-        return estimation._remarked(refined, frames, series, model, left)
+        return estimation._remarked(
+            replace(refined, actuator=np.diag(gains)), frames, series, model, left)
 
     assert "no state explains" not in remarked(40.0, good=3).message
     fits, does_not = remarked(0.9 * refine.MISFIT), remarked(1.1 * refine.MISFIT)
@@ -573,6 +574,9 @@ def test_what_no_state_explains_is_not_decided(refined, series, model):
     assert does_not.message.startswith("not decided: no state explains the spectra, the likeliest "
                                        "leaves a deviance of 0.17 a bin")
     assert refined.message in does_not.message
+    far, near = (remarked(0.0, gains=(1.0, gain, 1.2)) for gain in (0.46, 0.54))
+    assert not far.converged and near.converged == refined.converged
+    assert far.message.startswith("not decided: C12a would act by 0.46 of what it is told")
     assert not decisions.within(replace(does_not, refinement=found), np.full(3, 1e3))
 
 
@@ -585,6 +589,8 @@ def test_frames_that_no_state_explains_are_tried_at_other_scales(
     def solve(problem, starts, progress, *, other_scales):
         asked.append(other_scales)
         return SimpleNamespace(explains=explains, far_off=False, problem=problem)
+
+    monkeypatch.setattr(refine, "likelier", lambda found, again: found)
 
     monkeypatch.setattr(refine, "solve", solve)
     monkeypatch.setattr(refine, "resume", lambda problem, before: (problem, []))

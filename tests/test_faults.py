@@ -24,7 +24,7 @@ def session(tmp_path, *cases):
         text=True, timeout=290)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    for case in set(cases) - {"killed", "check", "gains"}:  # what holds whatever the fault
+    for case in set(cases) - {"killed", "check", "gains", "others"}:  # whatever the fault
         one = told[case]
         assert one["stands"] and one["best"] and not one["beyond"], (case, one)
         assert one["verdict"] != "tuned" or one["left"] <= 1, (case, one)
@@ -64,6 +64,25 @@ def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(tmp_p
         assert again == whole, name
     assert killed["largest_nm"] <= 300  # the steps are by the spectra, within the limits
     assert killed["left_sd"] < 4 and killed["sd_nm"] < 3
+
+
+def test_series_with_what_no_loop_here_has(tmp_path):
+    """A drift, optics that are told wrong: named, and the setting that tunes is right. Hysteresis
+    is named, and leaves a tenth of what there was. A mirrored camera, and a crystal in each frame,
+    are not believed."""
+    told = session(tmp_path, "others")["others"]
+    for case, words in {
+            "drift": "a drift, ", "pixel": "the aperture's image has a radius of",
+            "semi-angle": "the aperture's image has a radius of",
+            "hysteresis": "the knobs do not come to rest where they are sent"}.items():
+        one = told[case]
+        assert one["converged"] and words in one["message"], (case, one)
+        within = 25.0 if case == "hysteresis" else 4 * np.array(one["sd_nm"])
+        assert np.all(np.abs(one["left_nm"]) < within), (case, one)
+    for case, words in {"mirrored": "whether the camera is turned or mirrored",
+                        "crystalline": "no state explains the spectra"}.items():
+        one = told[case]
+        assert not one["converged"] and words in one["message"], (case, one)
 
 
 def test_gains_far_from_told_are_found_gains_that_are_asked_for_and_a_wrong_energy(tmp_path):
