@@ -135,10 +135,7 @@ def others():
     """Series with what no loop of these sessions has."""
     return {"drift": recorded({"drift_nm": [1.0, -0.7, 0.4]}),
             "hysteresis": recorded(hysteresis=0.12),
-            "pixel": recorded(told={"pixel_mrad": 1.08}),
-            "semi-angle": recorded(told={"semi_angle_mrad": 0.9}),
-            "mirrored": recorded(mirrored=True),
-            "crystalline": recorded(frames=dict.fromkeys(range(8), "crystalline"))}
+            "pixel": recorded(told={"pixel_mrad": 1.08})}
 
 
 def main():
