@@ -18,9 +18,10 @@ from jaxcal.answers import (
     Estimate,
     inside,
     left,
+    mostly_unlike,
     reliable,
 )
-from jaxcal.basins import START, check_knobs
+from jaxcal.basins import DECIDED, START, check_knobs
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
 from jaxcal.estimation import estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
@@ -409,7 +410,10 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool):
 
 
 def _settled(history) -> Estimate | None:
-    """The last estimate where the next can go on from it: refined, decided, of enough frames."""
+    """The last estimate where the next can go on from it: refined, in one mode that is decided and
+    at its top, of enough frames, most of them like the training."""
     last = history[-1] if history else None
-    settled = last and last.converged and last.refinement and last.frames_used >= RESUMED
-    return last if settled else None
+    if last is None or last.refinement is None or last.frames_used < RESUMED:
+        return None
+    at_top = last.modes[0].weight >= DECIDED and last.refinement.solutions[0].settled
+    return last if at_top and not mostly_unlike(last) else None

@@ -139,25 +139,16 @@ def _by_spectra(frames: Frames, series: Series, by_em, settings: em.Settings | N
         by, problem = _begun(frames, series, actuator, partial(by_em, chosen, actuator, share))
         iterations = by[0].iterations
         found = refined_from(problem, basins.starts(*by, series, problem), share)
-    tried = before is not None and before.frames_used < refine.ACTUATED
-    if not (found.explains or tried) and refine.enough(found.problem):
-        as_found = refine.resume(problem, found)
-        found = _or_likelier(found, lambda: refined_from(*as_found, 0.8, other_scales=True))
     if found.far_off and not _asked_for_gains(problem, before):
         report("how the knobs act, from the start", 0.0)
         again = (settings or START)._replace(iterations=GAIN_STEPS)
         wider = unknowns.with_actuator(problem)
         starts = basins.starts(*by_em(again, True, 0.5), series, wider)
-        found = _or_likelier(found, lambda: refined_from(wider, starts, 0.5))
+        try:
+            found = refine.likelier(found, refined_from(wider, starts, 0.5))
+        except ValueError:  # none of these explains the spectra; the first answer does
+            pass
     return _refined(frames, found, series, by, iterations, asked=actuator), found
-
-
-def _or_likelier(found: refine.Refinement, again: Callable) -> refine.Refinement:
-    """The likelier of a refinement and of what ``again()`` makes, if it makes one."""
-    try:
-        return refine.likelier(found, again())
-    except ValueError:  # none of its starts explains the spectra
-        return found
 
 
 def _begun(frames: Frames, series: Series, actuator: bool, by_em):

@@ -580,29 +580,6 @@ def test_what_no_state_explains_is_not_decided(refined, series, model):
     assert not decisions.within(replace(does_not, refinement=found), np.full(3, 1e3))
 
 
-@pytest.mark.parametrize(("explains", "enough", "tried"), [
-    (True, True, [False]), (False, False, [False]), (False, True, [False, True])])  # fmt: skip
-def test_frames_that_no_state_explains_are_tried_at_other_scales(
-        monkeypatch, explains, enough, tried):
-    asked = []
-
-    def solve(problem, starts, progress, *, other_scales):
-        asked.append(other_scales)
-        return SimpleNamespace(explains=explains, far_off=False, problem=problem)
-
-    monkeypatch.setattr(refine, "likelier", lambda found, again: found)
-
-    monkeypatch.setattr(refine, "solve", solve)
-    monkeypatch.setattr(refine, "resume", lambda problem, before: (problem, []))
-    monkeypatch.setattr(refine, "enough", lambda problem: enough)
-    monkeypatch.setattr(estimation.basins, "starts", lambda *_: [])
-    monkeypatch.setattr(estimation, "_begun",
-                        lambda *_: ((SimpleNamespace(iterations=0), None), None))
-    monkeypatch.setattr(estimation, "_refined", lambda frames, found, *_, asked: found)
-    estimation._by_spectra(None, None, lambda *_: None, None, False, None, lambda *_: None)
-    assert asked == tried
-
-
 def test_a_crystal_in_every_frame_is_no_answer(series, model):
     bench = FaultyMicroscope(SimulatedMicroscope(hidden_nm=TRUTH, seed=3), seed=1,
                              frames=dict.fromkeys(range(len(STEPS)), "crystalline"))

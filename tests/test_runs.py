@@ -640,7 +640,8 @@ def test_where_frames_are_left_the_loop_goes_on_after_a_verification_that_disagr
 
 def test_a_verification_that_shows_another_state_does_not_pass(tune, monkeypatch):
     """The map of the latents says so; the answer itself did not move."""
-    refinement = SimpleNamespace(with_actuator=False, with_misses=False, explains=True)
+    refinement = SimpleNamespace(with_actuator=False, with_misses=False, explains=True,
+                                 solutions=(SimpleNamespace(settled=True),))
     monkeypatch.setattr(calibration, "infer", lambda *args, **options: replace(
         infer(*args, **options), refinement=refinement))
     asked = []
