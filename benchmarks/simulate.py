@@ -308,7 +308,7 @@ def prepared(name: str, phases, film, spread):
     single = phases.astype(timing.real()), film.astype(timing.complex_())
     if name == "jaxcal":
         return *map(jnp.asarray, single), timing.real().type(spread)
-    return *(pytorch.tensors(*single) if name[:5] == "torch" else single), float(spread)
+    return *(pytorch.tensors(*single) if name.startswith("torch") else single), float(spread)
 
 
 def batched(function):

@@ -36,7 +36,7 @@ class Estimate:
         modes: solutions the data allow, largest weight first.
         frames_used, rejected_frames: how many; (number, reason) of the others.
         converged: one mode holds DECIDED of the weight, the climb, or EM, settled, the frames are
-            of several knob settings, and the answer is `reliable`.
+            of several knob settings, no gain is beyond belief, and the answer is `reliable`.
         message: why it stopped. iterations: of EM. seconds: it took.
         actuator: (P, P) matrix G, the identity where it was not estimated.
         frame_numbers: (T,) of the frames used; latents (T, D); spectra (T, 128, 64), log images;

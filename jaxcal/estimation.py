@@ -39,9 +39,9 @@ FEW = ("too few to ask for a drift or how the knobs act: the widths are those of
        "that stands still and does as it is told")
 ONE_SETTING = ("all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
-FAR_OFF = 0.5  # of a gain from what is told: knobs that do so are not estimated along
-FAR = ("{} would act by {:.2f} of what it is told, which is not believed: look at the knob, and "
-       "whether the camera is turned or mirrored")
+DISBELIEVED = 0.5  # of a gain from what is told: knobs that do so are not estimated along
+NOT_BELIEVED = ("{} would act by {:.2f} of what it is told, which is not believed: look at the "
+                "knob, and whether the camera is turned or mirrored")
 UNEXPLAINED = ("no state explains the spectra, the likeliest leaves a deviance of "
                "{:.2f} a bin; look whether the frames are diffraction patterns of a thin film, the "
                "knobs act as told, and the energy and the angles are right")
@@ -171,7 +171,8 @@ def _posed(frames: Frames, series: Series, actuator: bool) -> unknowns.Problem:
 def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Model,
               found) -> Estimate:
     """The answer with what else is to be said of it: optics told wrong or never trained on, all
-    frames at one setting, no state that explains them, frames unlike anything trained on."""
+    frames at one setting, no state that explains them, gains that are not believed, frames unlike
+    anything trained on."""
     wrong = inconsistency.findings(series.optics, frames.radius, found)
     answer = replace(answer, message="; ".join(filter(None, (
         answer.message, wrong, inconsistency.untrained(frames.optics, model.card)))))
@@ -182,9 +183,9 @@ def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Mo
     if found is not None and not found.explains:
         answer = _open(answer, UNEXPLAINED.format(found.misfit))
     gains = np.diag(answer.actuator)
-    if np.any(np.abs(gains - 1) > FAR_OFF):
+    if np.any(np.abs(gains - 1) > DISBELIEVED):
         worst = int(np.argmax(np.abs(gains - 1)))
-        answer = _open(answer, FAR.format(answer.knob_names[worst], gains[worst]))
+        answer = _open(answer, NOT_BELIEVED.format(answer.knob_names[worst], gains[worst]))
     return _compared(answer, {number: float(far) for number, far in zip(
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
 

@@ -152,7 +152,7 @@ def start(answer: Estimate, optics: Optics, walk_nm, limits_nm=np.inf) -> Tracke
     tracked = Tracked(
         names, optics, problem.free, mean, covariance, theory, np.diag(best.miss_nm**2), gain,
         walks, stated_limits(limits_nm, names), observation.radius_of(problem.optics, optics),
-        float(np.median(point.misfit[problem.weights > 0])))
+        refine.usual_misfit(point, problem))
     # of the knobs more is known than from the climb: a drift that is averaged over, other solutions
     rows, block = tracked.rows, np.ix_(tracked.rows, tracked.rows)
     walks[rows], mean[rows] = walk, -gain @ answer.tuned_knobs_nm

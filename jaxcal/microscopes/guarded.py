@@ -91,7 +91,7 @@ class GuardedMicroscope:
         wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
         self.standing_nm = None
         self._call("set", wanted.copy())
-        self.knobs_nm = self._arrived(wanted)
+        self.knobs_nm = self.where(wanted)
         self.standing_nm = wanted
 
     def send(self, knobs_nm) -> Exception | None:
@@ -145,10 +145,7 @@ class GuardedMicroscope:
         Raises:
             InstrumentError: they cannot be read.
         """
-        return self._arrived(np.asarray(arrived_nm, float))
-
-    def _arrived(self, wanted):
-        told = self._call("knobs_nm", absent=wanted.copy())
+        told = self._call("knobs_nm", absent=np.array(arrived_nm, float))
         try:
             return settings(told, self.knob_names)
         except (TypeError, ValueError) as error:
