@@ -62,14 +62,16 @@ def test_em_agrees_where_the_process_is_known(known):
 def test_em_is_too_narrow_where_the_noise_is_not_known():
     """A noise free within a factor: the sampler's x0 follows it, a Student's t, EM's does not."""
     free = Prior(Hyperparameters(math.log(1e-3), 0.0, math.log(0.5)),
-                 Hyperparameters(0.02, 0.02, 1.0))
+                 Hyperparameters(0.02, 0.02, 1.5))
     toy = toys.Linear(free)
     data = linear(toy)
     data = data._replace(frame_noise=jnp.array([1.0, 1.0, em.EXCLUDED, em.EXCLUDED]))
-    found, told, _ = nuts.compare(data, toy.map, settings=SETTINGS, **SHORT)
+    # a tenth too narrow, with a Monte Carlo error of a sixtieth
+    long = SHORT | {"warmup": 200, "samples": 4000, "runs": 10}
+    found, told, _ = nuts.compare(data, toy.map, settings=SETTINGS, **long)
     assert told["sd"][-1] > 0.15  # the noise is not settled by two frames
     ratio, error = nuts.narrow(found, told)
-    assert np.any(ratio[:2] < 1 - 2 * error[:2])
+    assert np.any(ratio[:2] < 1 - 3 * error[:2]) and np.all(error[:2] < 0.03)
     result = {"names": ["a", "b"], "ratio": ratio[:2], "ratio_error": error[:2]}
     assert "too narrow in " in nuts.verdict(result)
     assert "none is narrower" in nuts.verdict(result | {"ratio": np.ones(2)})
