@@ -75,7 +75,8 @@ class Calibration:
 
     Attributes:
         knob_names: the P knobs.
-        verdict: "tuned": the tolerance was reached and a frame there bore it out; "not decided":
+        verdict: "tuned": the tolerance was reached and a frame there bore it out, or corrected it
+            by so little that it holds (the reason says so); "not decided":
             the frames did not suffice; "refused": the instrument failed, showed nothing that could
             be used, or cannot be turned to the setting that tunes it.
         reason: of the verdict, and what to do, one sentence after the other.

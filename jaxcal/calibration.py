@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import jax
 import numpy as np
 
-from jaxcal import diagnosis, em, identification, refine, runs, spectra, unknowns, verification
+from jaxcal import em, identification, refine, runs, spectra, unknowns, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import (
@@ -23,7 +23,7 @@ from jaxcal.answers import (
 )
 from jaxcal.basins import DECIDED, START, check_knobs
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
-from jaxcal.estimation import estimate, infer
+from jaxcal.estimation import acting, estimate, infer
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.observation import observe, stale
@@ -159,7 +159,7 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     identification.check_loop(frames, largest, names, instrument.optics)
     limits = tolerance(tolerance_nm, instrument.optics, names)
     plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
-                 getattr(microscope, "truth_nm", None))
+                 _truth(microscope))
     call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),
             "optics": asdict(instrument.optics), "model": model.digest,
             "settings": settings and {name: type(usual)(value) for (name, usual), value in zip(
@@ -181,6 +181,8 @@ def _closed(course: _Course, plan: _Plan) -> Calibration:
         wrong = (f"the frames could not be evaluated ({error}): they may be unlike each other, "
                  f"start again")
     except (InstrumentError, ValueError, OSError) as error:
+        if isinstance(error, SeriesError) and course.microscope.untouched:
+            raise  # it would have gone on otherwise: what it left, and its answer, stand
         wrong = str(error)  # of the instrument, its frames, or the folder
     except BaseException as error:
         try:
@@ -204,9 +206,18 @@ def _closed(course: _Course, plan: _Plan) -> Calibration:
 
 def _true_left(microscope, names) -> np.ndarray | None:
     """What is really left of the knobs' aberrations (P,), nm; of a simulated microscope."""
-    if getattr(microscope, "truth_nm", None) is None or not hasattr(microscope, "state_nm"):
+    try:
+        return microscope.state_nm()[indices(names)] if _truth(microscope) else None
+    except Exception:  # an adapter that is no simulation may raise anything; it has no truth
         return None
-    return microscope.state_nm()[indices(names)]
+
+
+def _truth(microscope) -> dict | None:
+    """The hidden state of a microscope that is simulated."""
+    try:
+        return microscope.truth_nm
+    except Exception:  # as above
+        return None
 
 
 def _explore(course: _Course, plan: _Plan) -> None:
@@ -400,9 +411,8 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool):
     found = answer.refinement
     odd = found is not None and (found.with_actuator or found.with_misses)
     if plan.refined and (doubtful or many or odd):
-        found, otherwise = diagnosis.of_loop(
-            course.observations, np.stack(course.settings_nm), answer.knob_names,
-            course.microscope.optics, plan.model, plan.report, answer.actuator)
+        found, otherwise = acting(course.observations, course.series(), plan.model, plan.report,
+                                  answer)
         told += found
     if not doubtful and not otherwise:
         told.append("start again from here with more frames")

@@ -1,7 +1,10 @@
 """What the subcommands of jaxcal do.  Each takes its arguments and returns an exit status."""
 
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 
 from jaxcal import console, inputs
 from jaxcal.inputs import InputError
@@ -45,7 +48,7 @@ def calibrate(arguments):
 
     model = inputs.load_model(arguments.model)
     try:
-        with console.Progress("calibrate") as progress:
+        with _ended_in_order(), console.Progress("calibrate") as progress:
             run = calibration.calibrate(
                 microscope,
                 frames=frames,
@@ -59,26 +62,45 @@ def calibrate(arguments):
             )
     except InstrumentError as error:  # it cannot take up the run
         raise InputError(f"{microscope.name}: {error}") from error
+    if run.estimate is not None:  # told before files are written: the instrument has moved
+        console.estimate_table(
+            f"{microscope.name} microscope" if microscope.name == "simulated" else microscope.name,
+            run.estimate,
+            run.limits_nm,
+            truth_nm=run.truth_nm,
+            applied_nm=run.applied_knobs_nm,
+            verdict=run.verdict,
+            limit=results.limit_name(run.limits_nm, _limits(microscope)),
+        )
     if arguments.json is not None:
         results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
     _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)},
                  {microscope.name: run})
     if arguments.report is not None:
         _write_report(arguments.report, [run], arguments.seed)
-    if run.estimate is None:
-        raise InputError(f"{microscope.name}: refused: {run.reason}")
-    console.estimate_table(
-        f"{microscope.name} microscope" if microscope.name == "simulated" else microscope.name,
-        run.estimate,
-        run.limits_nm,
-        truth_nm=run.truth_nm,
-        applied_nm=run.applied_knobs_nm,
-        verdict=run.verdict,
-        limit=results.limit_name(run.limits_nm, _limits(microscope)),
-    )
     if run.verdict == calibration.REFUSED:
         raise InputError(f"{microscope.name}: refused: {run.reason}")
     return ANSWERED
+
+
+@contextmanager
+def _ended_in_order():
+    """While the block runs, a request to end, and a terminal that is closed, are Ctrl-C: the knobs
+    are brought back. kill -9 cannot be heard."""
+    heard = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        heard = []  # another thread cannot hear them
+    before = {one: signal.signal(one, _interrupt) for one in heard}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _interrupt(number, frame):
+    signal.signal(number, signal.SIG_IGN)  # once is enough; the next would stop the way back
+    raise KeyboardInterrupt
 
 
 def estimate(arguments):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcal import diagnosis, observation
+from jaxcal import diagnosis, estimation, observation
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.files import first_line
@@ -51,19 +51,21 @@ class Conformance:
                          for check in self.checks)
 
 
-def check(microscope, *, defocus_nm: float | None = None, steps_nm=None, model=None,
-          timeout_s: float = TIMEOUT_S, progress: Callable | None = None) -> Conformance:
+def check(microscope, *, defocus_nm: float | None = None, steps_nm=None,
+          beyond_limits: bool = False, model=None, timeout_s: float = TIMEOUT_S,
+          progress: Callable | None = None) -> Conformance:
     """Ask an adapter whether it does what a calibration needs.
 
     Give it an instrument that is roughly tuned, over a thin amorphous film. It takes two frames
-    for each knob and four more. Where the microscope states ``limits_nm``, each knob is sent 1 %
-    beyond its own, up and down, which the adapter should refuse; the first that it does not refuse
-    is the last tried.
+    for each knob and four more, and keeps to the ``limits_nm`` that the microscope states.
 
     Args:
         microscope: a `jaxcal.Microscope`.
         defocus_nm: C10 about which the other knobs are turned; DEFOCUS_WAVES where None.
         steps_nm: (P,) steps of the knobs, nm; those of STEP_WAVES where None.
+        beyond_limits: send each knob 1 % beyond its limit, up and down, which the adapter itself
+            should refuse; the first that it does not refuse is the last tried. Ask for it where
+            that can do no harm: `jaxcal.calibrate` keeps to the limits whatever the adapter does.
         model: trained model; the shipped one where None.
         timeout_s: for each call of the microscope, s.
         progress: called with (message, fraction).
@@ -87,7 +89,7 @@ def check(microscope, *, defocus_nm: float | None = None, steps_nm=None, model=N
         if all(one.passed for one in first):
             response = _respond(guarded, checks, _settings(guarded, defocus_nm, steps_nm),
                                 model or models.load(), report)
-        checks.append(_limits(guarded, response))
+        checks.append(_limits(guarded, response, beyond_limits))
     except (InstrumentError, ValueError) as error:
         checks.append(Check("the instrument goes on", False, str(error)))
     finally:
@@ -134,7 +136,7 @@ def _first_frame(guarded) -> list[Check]:
     return [usable, size, fresh]
 
 
-def _limits(guarded, response) -> Check:
+def _limits(guarded, response, beyond_limits: bool) -> Check:
     """Whether the adapter itself refuses a setting beyond a limit it states; not tried where the
     knobs do not act as told, in another unit, say."""
     question = "a setting beyond the limits is refused"
@@ -142,6 +144,8 @@ def _limits(guarded, response) -> Check:
         return Check(question, None, "not tried before the knobs act as told")
     if not np.any(np.isfinite(guarded.limits_nm)):
         return Check(question, None, "it states no limits_nm; give some, if the knobs can do harm")
+    if not beyond_limits:
+        return Check(question, None, "not tried; check(..., beyond_limits=True) goes 1 % beyond")
     for place in np.flatnonzero(np.isfinite(guarded.limits_nm)):
         for sign in (1, -1):
             beyond = np.zeros(len(guarded.knob_names))
@@ -188,7 +192,7 @@ def _respond(guarded, checks, settings, model, report) -> diagnosis.Response:
         wrong = old or seen.fault
         if not wrong:
             try:
-                states.append(diagnosis.state_of(seen, names, guarded.optics, model))
+                states.append(estimation.state_of(seen, names, guarded.optics, model))
                 used.append(number)
             except ValueError as error:  # no state explains it
                 wrong = str(error)

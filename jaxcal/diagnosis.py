@@ -13,18 +13,15 @@ Where the settings before each frame are known, another guess is that a share of
 missing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcal import estimation
 from jaxcal.aberrations import indices
-from jaxcal.observation import Observation
 from jaxcal.optics import Optics, edge_waves
-from jaxcal.results import standard_deviation
-from jaxcal.series import Series
 
-DIAGNOSED = 5  # frames of a loop from which on it is asked how the knobs really act
+DIAGNOSED = 5  # frames from which on it is asked how the knobs really act
 TURN = 15.0  # degrees between two guesses
 GUESSED = 12.0  # squared deviations by which a guess other than "as told" must be better
 ROUNDS = 4
@@ -60,26 +57,16 @@ class Response:
     findings: tuple[str, ...]
 
 
-def state_of(seen: Observation, knob_names, optics: Optics, model, seed: int = 0):
-    """State (P,) nm that a frame was taken with, up to its sign, and its standard deviation (P,).
-
-    Raises:
-        ValueError: the frame cannot be used, or no state explains it by any number.
-    """
-    series = Series(seen.frame[None], np.zeros((1, len(knob_names))), knob_names, optics)
-    answer = estimation.infer([seen], series, model, seed=seed)
-    best = answer.modes[0]
-    return best.x0_nm, standard_deviation(best.covariance_nm2)
-
-
-def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report,
-            actuator) -> tuple[list[str], bool]:
-    """What is wrong with how the knobs act, sentences, from the frames of a loop one by one, and
-    whether they act quite otherwise than an estimate takes them to; nothing of fewer usable frames
-    than DIAGNOSED.
+def of_frames(observations, knobs_nm, knob_names, optics: Optics, state_of: Callable, report,
+              actuator) -> tuple[list[str], bool]:
+    """What is wrong with how the knobs act, sentences, from the frames one by one, and whether they
+    act quite otherwise than an estimate takes them to; nothing of fewer usable frames than
+    DIAGNOSED.
 
     Args:
         observations: of all frames; knobs_nm: (T, P) their settings, one after the other from zero.
+        state_of: gives the state (P,) that a frame's observation was taken with, nm, up to its
+            sign, and its standard deviation (P,), or raises ValueError; `estimation.state_of`.
         report: called with (message, fraction).
         actuator: (P, P) of the estimate.
     """
@@ -89,7 +76,7 @@ def of_loop(observations, knobs_nm, knob_names, optics: Optics, model, report,
     for k in good:
         report(f"what is wrong: frame {k + 1} alone", 1.0)
         try:
-            alone[k] = state_of(observations[k], knob_names, optics, model)
+            alone[k] = state_of(observations[k])
         except ValueError:  # no state explains this one; the others may tell
             continue
     if len(alone) < DIAGNOSED:

@@ -1,7 +1,8 @@
 """The state of a microscope from a series of frames: EM over the latents, then the refinement.
 
 EM finds the basins from the latents of whole frames, the refinement (:mod:`jaxcal.refine`) what
-the spectra contain.
+the spectra contain. Where the knobs turn out to act far from told, the frames are asked one by one
+(:mod:`jaxcal.diagnosis`): a camera that is turned can look like knobs that miss their settings.
 """
 
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from jaxcal import (
     basins,
     devices,
+    diagnosis,
     em,
     inconsistency,
     laplace,
@@ -28,6 +30,7 @@ from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate, Mode, mostly_unlike
 from jaxcal.basins import DECIDED, GAIN_STEPS, MORE_STARTS, START, Frames, check_knobs, undecided
 from jaxcal.optics import Optics
+from jaxcal.results import standard_deviation
 from jaxcal.series import Series
 
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
@@ -40,6 +43,7 @@ FEW = ("too few to ask for a drift or how the knobs act: the widths are those of
 ONE_SETTING = ("all frames at one knob setting, where a state and its mirror image "
                "show the same; take a frame at another")
 DISBELIEVED = 0.5  # of a gain from what is told: knobs that do so are not estimated along
+CROSSTALK = 0.03  # share of one knob in another's aberration from which on it is spoken of
 NOT_BELIEVED = ("{} would act by {:.2f} of what it is told, which is not believed: look at the "
                 "knob, and whether the camera is turned or mirrored")
 UNEXPLAINED = ("no state explains the spectra, the likeliest leaves a deviance of "
@@ -75,6 +79,7 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
     """
     start = time.perf_counter()
     report = progress or (lambda message, fraction: None)
+    model = model or models.load()
     spectra.check_optics(series.optics)  # before anything is compiled
     if published or not refined:
         check_knobs(series.knob_names, series.name)
@@ -86,11 +91,39 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
             seen, fault=seen.fault or observation.stale(frame, series.frames[:number])))
         if goes_on and observations[-1].fault is None:  # something to refine; begun only once
             _prepare(series, series.optics)
-    answer = infer(observations, series, model or models.load(), seed=seed, actuator=actuator,
+    answer = infer(observations, series, model, seed=seed, actuator=actuator,
                    published=published, refined=refined, settings=settings,
                    progress=lambda message, fraction: report(
                        message, None if fraction is None else 0.2 + 0.8 * fraction))
+    if answer.converged and answer.refinement and answer.refinement.far_off:
+        told, otherwise = acting(observations, series, model, report, answer)
+        told = "; ".join(told)
+        if otherwise:
+            answer = _open(answer, told)
+        elif told:
+            answer = replace(answer, message=f"{answer.message}; {told}")
     return replace(answer, seconds=time.perf_counter() - start)
+
+
+def acting(observations, series: Series, model: models.Model, report, answer: Estimate):
+    """What is wrong with how the knobs act, sentences, and whether that is quite otherwise than an
+    answer takes it to be: `diagnosis.of_frames`, of these frames one by one."""
+    return diagnosis.of_frames(
+        observations, series.knobs_nm, series.knob_names, series.optics,
+        lambda seen: state_of(seen, series.knob_names, series.optics, model), report,
+        answer.actuator)
+
+
+def state_of(seen: observation.Observation, knob_names, optics: Optics, model: models.Model,
+             seed: int = 0):
+    """State (P,) nm that a frame was taken with, up to its sign, and its standard deviation (P,).
+
+    Raises:
+        ValueError: the frame cannot be used, or no state explains it by any number.
+    """
+    series = Series(seen.frame[None], np.zeros((1, len(knob_names))), knob_names, optics)
+    best = infer([seen], series, model, seed=seed).modes[0]
+    return best.x0_nm, standard_deviation(best.covariance_nm2)
 
 
 def infer(observations, series: Series, model: models.Model, *, seed: int = 0,
@@ -190,6 +223,17 @@ def _remarked(answer: Estimate, frames: Frames, series: Series, model: models.Mo
         frames.numbers, frames.misfit, strict=True) if not far < UNLIKE})
 
 
+def _told_gains(actuator, names) -> str:
+    """The gains of the knobs, and the largest crosstalk where there is any to speak of."""
+    told = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
+        names, np.diag(actuator), strict=True))
+    across = actuator - np.diag(np.diag(actuator))
+    row, column = np.unravel_index(np.argmax(np.abs(across)), across.shape)
+    if abs(across[row, column]) < CROSSTALK:
+        return told
+    return f"{told}, {across[row, column]:+.2f} of {names[column]} arrives in {names[row]}"
+
+
 def _open(answer: Estimate, why: str) -> Estimate:
     """The answer, not decided for a reason that goes before the others."""
     told = answer.message.removeprefix("not decided: ")
@@ -242,8 +286,7 @@ def _refined(frames: Frames, found: refine.Refinement, series: Series, by, itera
     if not refine.enough(found.problem):
         told += f", {FEW}"
     if found.with_actuator:
-        gains = ", ".join(f"{name} {gain:.2f}" for name, gain in zip(
-            series.knob_names, np.diag(best.gain), strict=True))
+        gains = _told_gains(best.gain, series.knob_names)
         told += (f"; gains {gains}, drift estimated along" if asked else
                  f"; the knobs do not act as told: gains {gains}, drift estimated along")
     elif best.drifts > UNSPOKEN:

@@ -26,7 +26,9 @@ def findings(optics: Optics, radius_pixels: float, found: Refinement | None) -> 
     """
     told_pixels = optics.semi_angle_mrad / optics.pixel_mrad
     crooked = abs(np.log(radius_pixels / told_pixels)) > CROOKED
-    asked = found is not None and enough(found.problem)
+    # knobs that do not act as told say nothing of the optics, and are told of by themselves
+    asked = found is not None and enough(found.problem) and not (
+        found.with_actuator or found.with_misses)
     log_scale = _log_scale(found) if asked else 0.0
     if crooked:
         told = (f"the aperture's image has a radius of {radius_pixels:.1f} pixels, where "

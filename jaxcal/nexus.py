@@ -130,6 +130,7 @@ def _write_notes(notes, estimate):
     notes["rejected_frames"] = np.array([int(k) for k, _ in estimate.rejected_frames], np.int64)
     notes["unlike_frames"] = np.array([int(k) for k in estimate.unlike_frames], np.int64)
     notes["converged"] = bool(estimate.converged)
+    notes["actuator"] = np.asarray(estimate.actuator, float)  # [aberration, knob], nm per nm
     notes["message"] = _plain(estimate.message)
 
 

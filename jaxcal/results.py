@@ -47,13 +47,15 @@ def entry(estimate, truth_nm=None):
 
 def calibration_entry(run):
     """What is written of a `jaxcal.Calibration`: as of `entry`, with "verdict" and "reason",
-    "applied_knobs_nm", where the knobs were left (null where that is not known), and "limits_nm",
-    the tolerance.
+    "applied_knobs_nm", where the knobs were left (null where that is not known), "limits_nm", the
+    tolerance, "actuator", {aberration: {knob: share}}, how the knobs act, "misfit", the deviance
+    per bin beyond chance that the likeliest state leaves, and "unlike_frames", the numbers of those
+    unlike anything the model was trained on.
 
     Where there is no estimate the numbers are null.
     """
-    names = run.knob_names
-    if run.estimate is None:
+    names, last = run.knob_names, run.estimate
+    if last is None:
         nothing = _named(names, [math.nan] * len(names))
         numbers = dict.fromkeys(("x0_nm", "sd_nm", "tuned_knobs_nm", "tuned_sd_nm"), nothing)
         taken = 0 if run.series is None else len(run.series)
@@ -63,11 +65,20 @@ def calibration_entry(run):
         if run.truth_nm is not None:
             result["truth_nm"] = _known(names, run.truth_nm)
     else:
-        result = entry(run.estimate, run.truth_nm)
+        result = entry(last, run.truth_nm)
     applied = run.applied_knobs_nm
     return result | {
         "applied_knobs_nm": None if applied is None else _named(names, applied),
-        "limits_nm": _named(names, run.limits_nm), "verdict": run.verdict, "reason": run.reason}
+        "limits_nm": _named(names, run.limits_nm), "verdict": run.verdict, "reason": run.reason,
+        "actuator": last and actuator(last),
+        "misfit": last and last.refinement and _number(last.refinement.misfit),
+        "unlike_frames": [int(number) for number in last.unlike_frames] if last else []}
+
+
+def actuator(estimate) -> dict:
+    """By how much of a nm each knob moves each aberration, {aberration: {knob: share}}."""
+    return {name: _named(estimate.knob_names, row)
+            for name, row in zip(estimate.knob_names, estimate.actuator, strict=True)}
 
 
 def standard_deviation(covariance):

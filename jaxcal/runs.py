@@ -41,6 +41,7 @@ class RecordedMicroscope:
     Attributes:
         knob_names, optics, name, knobs_nm, limits_nm, arrives: of the instrument.
         recorded: how many frames are still to be shown from the record.
+        untouched: whether it goes on with a run that had ended, and nothing was moved since.
 
     Raises:
         SeriesError: there is no run to go on with, or it was another call; or there is one and it
@@ -59,6 +60,7 @@ class RecordedMicroscope:
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
         self._resumed = resume
         self._interrupted = False  # and nothing was moved since
+        self.untouched = False
         self._told = {
             "microscope": self.name, "knob_names": list(self.knob_names),
             "limits_nm": None if limits_nm is None else self._named(limits_nm),
@@ -91,6 +93,7 @@ class RecordedMicroscope:
             self.knobs_nm = self._stood[self._shown].copy()
             return
         self._write(**self._standing())
+        self.untouched = False
         self.instrument.set(wanted)
         self._interrupted = False
         self.knobs_nm = self.instrument.knobs_nm.copy()
@@ -139,7 +142,7 @@ class RecordedMicroscope:
             self._put(**self._standing())
         except OSError:
             pass  # of a full disk, say; it is told of once the knobs are back
-        home = np.zeros(len(self.knob_names))
+        home, self.untouched = np.zeros(len(self.knob_names)), False
         self._told["asked_nm"] = self._named(home)
         for attempt in range(TRIES):
             try:
@@ -157,8 +160,7 @@ class RecordedMicroscope:
         _, left = answers.left(answer)
         entry = results.entry(answer) | {
             "frame": self._shown - 1,
-            "actuator": {name: self._named(row) for name, row in zip(
-                self.knob_names, answer.actuator, strict=True)},
+            "actuator": results.actuator(answer),
             "left_sd_nm": self._named(results.standard_deviation(left)),
             "rejected_reasons": {str(number): why for number, why in answer.rejected_frames}}
         steps = [step for step in self._told["steps"] if step["frame"] < entry["frame"]]
@@ -196,6 +198,7 @@ class RecordedMicroscope:
             self._asked = list(np.array(told["settings_nm"][:count], float))
             self.instrument.shape = kept.frames.shape[1:]
         self._interrupted = told.get("state") == RUNNING
+        self.untouched = not self._interrupted
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
                        "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),

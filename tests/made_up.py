@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import standins
 
-from jaxcal import calibration, runs
+from jaxcal import calibration, estimation, runs
 from jaxcal.answers import Estimate, Mode
 
 X0 = np.array([60.0, -40.0, 25.0])
@@ -41,8 +41,8 @@ def install(put=setattr):
     put(runs, "PAUSE_S", 0.0)
     put(calibration.identification, "check_loop", lambda *_: None)
     put(calibration.spectra, "check_optics", lambda _: None)  # the frames are small
-    put(calibration.diagnosis, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
-    put(calibration.diagnosis, "response",
+    put(estimation, "state_of", lambda *_: (np.zeros(3), np.ones(3)))
+    put(estimation.diagnosis, "response",
         lambda *_: SimpleNamespace(findings=("C10 is tired",), actuator=np.eye(3),
                                    sd=np.zeros((3, 3))))
 

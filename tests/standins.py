@@ -54,6 +54,7 @@ def estimate(used=5, names=KNOBS, sd=0.5, converged=True, rejected=()):
         tuned_knobs_nm=-x0,
         tuned_covariance_nm2=covariance,
         actuator=np.eye(count),
+        refinement=SimpleNamespace(misfit=0.01),
         modes=modes,
         frames_used=used,
         unlike_frames=(),

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -259,6 +260,29 @@ def test_results_survive_from_series_to_series(tmp_path, calls, monkeypatch):
     assert list(json.loads(out.read_text())) == ["p01.h5"]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_calibration_that_is_asked_to_end_brings_the_knobs_back(calls, monkeypatch, capsys, name):
+    """As by Ctrl-C; asked again meanwhile it does not stop. Afterwards signals are as before."""
+    if not hasattr(signal, name):
+        pytest.skip(f"there is no {name} on this system")
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+
+    def calibrate(microscope, **options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except KeyboardInterrupt as error:
+            os.kill(os.getpid(), number)
+            error.add_note("the knobs are back where they were")
+            raise
+
+    monkeypatch.setattr(sys.modules["jaxcal.calibration"], "calibrate", calibrate)
+    assert run("calibrate") == 130
+    assert "interrupted; the knobs are back where they were" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
 def test_two_series_of_one_name_are_not_mixed_up(tmp_path, calls, capsys):
     (tmp_path / "other").mkdir()
     first, second = bench(tmp_path), bench(tmp_path / "other")
@@ -338,6 +362,8 @@ def test_calibrate_the_simulated_microscope(tmp_path, calls, fake_simulation, ca
     assert list(answers) == ["simulated"]
     answer = answers["simulated"]
     assert set(answer["truth_nm"]) == set(answer["x0_nm"]) == {"C10", "C12b"}
+    assert answer["actuator"]["C10"] == {"C10": 1.0, "C12b": 0.0}
+    assert answer["misfit"] == 0.01 and answer["unlike_frames"] == []
     name, microscope, knobs, options = calls[0]
     assert (name, microscope, knobs) == ("calibrate", "simulated", ("C10", "C12b"))
     assert (options["frames"], options["tolerance_nm"], options["seed"]) == (7, 0.8, 3)

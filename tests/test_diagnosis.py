@@ -8,7 +8,7 @@ import pytest
 import standins
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import diagnosis, microscopes, observation
+from jaxcal import diagnosis, estimation, microscopes, observation
 from jaxcal.diagnosis import turned
 from jaxcal.microscopes import FaultyMicroscope
 from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN
@@ -55,24 +55,22 @@ CASES = {
 }
 
 
-def test_a_frame_of_a_loop_that_shows_no_state_leaves_the_others(monkeypatch):
+def test_a_frame_of_a_loop_that_shows_no_state_leaves_the_others():
     """Six usable frames with C12a dead; of one no state is found, then of two, which are too many;
     of four usable ones nothing is asked."""
     seen, sd, knobs = states(without(FIRST_ORDER, "C12a"), FIRST_ORDER, 0, frames=6)
     blind = {3}
 
-    def state_of(number, names, optics, model):
-        if number in blind:
+    def state_of(one):
+        if one.number in blind:
             raise ValueError("no state explains the spectra")
-        return seen[number], sd[number]
+        return seen[one.number], sd[one.number]
 
     def told(usable=6, dead=()):
         observed = [SimpleNamespace(number=k, fault=None if k < usable else "blank")
                     for k in range(6)]
-        monkeypatch.setattr(diagnosis, "state_of", lambda one, *more: state_of(
-            one.number, *more))
-        return diagnosis.of_loop(observed, knobs, FIRST_ORDER, OPTICS, None, lambda *_: None,
-                                 without(FIRST_ORDER, *dead))
+        return diagnosis.of_frames(observed, knobs, FIRST_ORDER, OPTICS, state_of, lambda *_: None,
+                                   without(FIRST_ORDER, *dead))
 
     findings, otherwise = told()
     assert any("C12a does not move" in one for one in findings) and otherwise
@@ -196,8 +194,9 @@ def ask(monkeypatch):
         state = np.asarray(seen.frame[0, :3], float) + 2.0 * random.standard_normal(3)
         return random.choice([-1, 1]) * state, np.full(3, 2.0)
 
-    monkeypatch.setattr(diagnosis, "state_of", state_of)
-    return lambda bench, **options: microscopes.check(bench, model="none", **options)
+    monkeypatch.setattr(estimation, "state_of", state_of)
+    return lambda bench, **options: microscopes.check(
+        bench, **{"beyond_limits": True, "model": "none"} | options)
 
 
 def failed(told):
@@ -242,14 +241,14 @@ def test_an_adapter_that_is_not_right_fails_and_says_why(ask, change, match):
 
 
 def test_a_frame_that_shows_no_state_is_named_and_left_out(ask, monkeypatch):
-    read = diagnosis.state_of
+    read = estimation.state_of
 
     def state_of(seen, *more):
         if seen.frame[0, 3] == 4:
             raise ValueError("no state explains the frame")
         return read(seen, *more)
 
-    monkeypatch.setattr(diagnosis, "state_of", state_of)
+    monkeypatch.setattr(estimation, "state_of", state_of)
     told = ask(Bench())
     assert failed(told) == ["no state explains the frame"] and not told.response.findings
 

@@ -14,6 +14,7 @@ import standins
 from nion_bench import Camera, Stem
 from numpy.testing import assert_allclose
 
+import jaxcal
 from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope
 from jaxcal.microscopes.nion import NionMicroscope
 
@@ -24,6 +25,14 @@ LIMITS = dict.fromkeys(standins.KNOBS, LIMIT_NM)
 @pytest.fixture(autouse=True)
 def estimates_at_no_cost(monkeypatch):
     made_up.install(monkeypatch.setattr)
+
+
+class KilledError(BaseException):
+    """In place of kill -9: nothing is brought back."""
+
+
+def killed(*_):
+    raise KilledError
 
 
 # A corrector
@@ -109,6 +118,36 @@ def test_where_no_answer_came_the_rest_goes_back_and_the_loop_says_which_did_not
         assert_allclose(others, 0.0, atol=1e-2)
 
 
+def test_a_run_over_a_corrector_goes_on_after_an_interruption_between_two_settings(
+        tmp_path, monkeypatch):
+    """The corrector cannot say where it stands: the run knows."""
+    whole, _ = over_corrector()
+    monkeypatch.setattr("jaxcal.calibration._bring_back", lambda course: (None, "killed"))
+    server, shown = Server(), []
+
+    def acquire():
+        if len(shown) == 3:
+            shown.append(None)
+            raise KilledError
+        shown.append(made_up.FRAMES[len([one for one in shown if one is not None])])
+        return shown[-1]
+
+    def tune(corrector, **options):
+        return made_up.calibrate(CeosMicroscope(corrector, acquire, standins.optics(),
+                                                limits_nm=LIMITS), run=tmp_path, **options)
+
+    try:
+        with CeosCorrector("127.0.0.1", server.port) as corrector:
+            with pytest.raises(KilledError):
+                tune(corrector)
+            assert np.any(server.stands_nm())
+            again = tune(corrector, resume=True)
+    finally:
+        server.close()
+    assert again.verdict == "tuned" and server.farthest <= 1.001e-9 * LIMIT_NM
+    assert_allclose(server.stands_nm(), whole.applied_knobs_nm, atol=1e-2)
+
+
 # A controller and its camera
 
 
@@ -177,6 +216,27 @@ def test_a_control_that_fails_once_ends_the_loop_with_all_knobs_back():
             assert run.verdict == "refused" and words in run.reason
             assert_allclose(run.applied_knobs_nm, 0.0, atol=1e-3)
             assert_allclose(failed.stands_nm(), 0.0, atol=1e-3)
+
+
+def test_a_run_over_a_controller_that_was_killed_goes_on(tmp_path, monkeypatch):
+    """In a set, in a frame; the controls stand somewhere, and settings count from the old start."""
+    whole, _ = over_controller()
+    monkeypatch.setattr("jaxcal.calibration._bring_back", lambda course: (None, "killed"))
+    for number, (stem, camera) in enumerate((
+            (FailingStem(7, killed), FilmCamera()), (FailingStem(), FilmCamera(3, killed)))):
+        options = {"run": tmp_path / str(number)}
+        with pytest.raises(KilledError):
+            made_up.calibrate(NionMicroscope(stem, camera, standins.optics(), limits_nm=LIMITS),
+                              **options)
+        taken = len(list((tmp_path / str(number)).glob("series.h5"))) and len(
+            jaxcal.read_series(tmp_path / str(number) / "series.h5"))
+        assert taken >= 2 and np.any(stem.stands_nm())
+        stem.fault, camera.at, camera.shown = Stem.SetValAndConfirm, None, taken
+        again = made_up.calibrate(NionMicroscope(stem, camera, standins.optics(),
+                                                 limits_nm=LIMITS), resume=True, **options)
+        assert again.verdict == "tuned" and stem.farthest <= 1.001 * LIMIT_NM
+        assert_allclose(again.applied_knobs_nm, whole.applied_knobs_nm, atol=1e-3)
+        assert_allclose(stem.stands_nm(), whole.applied_knobs_nm, atol=1e-3)
 
 
 def test_a_control_that_stays_where_it_is_is_told():

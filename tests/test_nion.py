@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from jaxcal import Microscope
 from jaxcal.microscopes import nion
 from jaxcal.microscopes.nion import NionMicroscope
-from jaxcal.microscopes.protocol import InstrumentError
+from jaxcal.microscopes.protocol import InstrumentError, Past
 
 
 def microscope(stem=None, camera=None, **options):
@@ -102,6 +102,23 @@ def test_a_control_that_does_not_move_is_named_and_read_back():
     with pytest.raises(InstrumentError, match="C12.a was not confirmed at 2e-08 m within 20 s"):
         bench.set([100.0, 10.0, 10.0])
     assert_allclose(bench.knobs_nm, [100.0, 0.0, 10.0])  # the others go where they are sent
+
+
+@pytest.mark.parametrize("told", [None, np.nan, "much"])
+def test_controls_that_stand_nowhere(told):
+    """Nothing is sent to a control that does not say where it stands."""
+    stem = Stem()
+    bench = microscope(stem)
+    for origin in ([told, 0.0, 0.0], [0.0], told):
+        with pytest.raises(InstrumentError, match="should stand at one finite number each"):
+            bench.resume(Past(np.zeros((0, 3)), None, origin))
+    assert_allclose(bench.knobs_nm, 0.0)
+    stem.values["C12.a"] = told
+    with pytest.raises(InstrumentError, match=r"controls C10, C12.a, C12.b should stand at one"):
+        microscope(stem)
+    with pytest.raises(InstrumentError, match="look at the instrument"):
+        _ = bench.knobs_nm
+    assert not stem.asked
 
 
 def test_controls_that_are_not_there():

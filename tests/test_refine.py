@@ -298,6 +298,9 @@ def test_what_is_told_wrong_is_said(series):
     assert "energy_keV is wrong (80 instead of 200 explains it)" in said(truth)
     assert "pixel_mrad both (-5 %)" in said(np.log(0.95))
     assert "energy_keV is wrong, or" in said(np.log(1.4))  # there is no such energy
+    # knobs that do not act as told, or miss their settings, say nothing of the energy
+    for also in (unknowns.with_actuator, unknowns.with_misses):
+        assert said(truth, widen=lambda same, also=also: also(unknowns.with_scale(same))) == ""
     narrow = {"widen": lambda same: same}
     assert "3.0 standard deviations off: look at energy_keV" in said(-0.03, **narrow)
     assert said(0.02, **narrow) == said(-0.03, frames=5, **narrow) == ""

@@ -396,10 +396,15 @@ def test_a_run_whose_record_is_none(tune, tmp_path, wrong):
 
 
 def test_a_run_that_was_made_otherwise_does_not_go_on(tune, tmp_path, monkeypatch):
-    tune(Bench(), run=tmp_path)
+    tuned = tune(Bench(), run=tmp_path).applied_knobs_nm
     monkeypatch.setattr(calibration, "next_step",
                         lambda *args: next_step(*args) + 1.0)
-    bench = Bench()
+    bench, kept = Bench(), (tmp_path / "run.json").read_text()
+    with pytest.raises(SeriesError, match="frame 1 of the run was taken at"):
+        tune(bench, run=tmp_path, resume=True)
+    assert_array_equal(bench.knobs, tuned)  # it had ended: what it left stands
+    assert (tmp_path / "run.json").read_text() == kept
+    (tmp_path / "run.json").write_text(kept.replace('"state": "tuned"', '"state": "running"'))
     made = tune(bench, run=tmp_path, resume=True)
     assert made.verdict == "refused"
     assert "frame 1 of the run was taken at" in made.reason

@@ -41,7 +41,7 @@ class NionMicroscope:
 
     Raises:
         ValueError: an unknown knob or limit.
-        InstrumentError: the controller has no such control.
+        InstrumentError: the controller has no such control, or does not tell where it stands.
     """
 
     name = "nion"
@@ -66,8 +66,12 @@ class NionMicroscope:
         return self._start.tolist()
 
     def resume(self, past: Past) -> None:
-        """Count the knobs from where the controls stood when an interrupted run began."""
-        self._start = np.array(past.origin, float)
+        """Count the knobs from where the controls stood when an interrupted run began.
+
+        Raises:
+            InstrumentError: that is not told.
+        """
+        self._start = self._values(past.origin)
 
     def set(self, knobs_nm) -> None:
         """Turn the knobs to (P,) nm, counted from the start, and wait until they are there.
@@ -146,4 +150,19 @@ class NionMicroscope:
             if not known:
                 raise InstrumentError(f"the controller does not know {control} any more")
             values.append(value)
-        return np.array(values, float)
+        return self._values(values)
+
+    def _values(self, told) -> np.ndarray:
+        """Values (P,) of the controls, m, as they are told.
+
+        Raises:
+            InstrumentError: they are not one finite number for each.
+        """
+        try:
+            values = np.array(told, float)
+        except (TypeError, ValueError):
+            values = np.array(np.nan)
+        if values.shape != (len(self._controls),) or not np.all(np.isfinite(values)):
+            raise InstrumentError(f"the controls {', '.join(self._controls)} should stand at one "
+                                  f"finite number each, in m, got {told}: look at the instrument")
+        return values
