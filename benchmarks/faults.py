@@ -3,9 +3,10 @@
     python -m benchmarks.faults [--runs 200] [--first 0]
 
 Run k tunes a simulated microscope (three knobs, every fourth seven, budget of eight frames) with
-one or two faults: gains off by up to 40 % with cross-talk, a knob that does not move, hysteresis,
-drift, bad frames (blank, saturated, half in shadow, crystalline, contaminated, stale, late), a
-camera turned or mirrored, a wrong nominal energy, semi-angle or pixel, knobs with narrow limits
+one or two faults: gains off by up to 40 % with cross-talk, a knob that does not move, one that
+stops on the way, hysteresis, drift, bad frames (blank, saturated, half in shadow, crystalline,
+contaminated, stale, late), a specimen that is crystalline or contaminated in every frame, a camera
+turned or mirrored, a wrong nominal energy, semi-angle or pixel, knobs with narrow limits
 (all knobs have some), a call that raises, hangs or gives rubbish. What has to hold: nothing is
 raised, no knob is sent beyond its limit, the verdict is one of three, the knobs stand where it
 says, at zero or at the best setting known, and of the runs that say "tuned" at least 98 % are
@@ -37,11 +38,16 @@ RESULT = provenance.RESULTS / "faults.json"
 FIRST_SEED = 40_000
 FRAMES = 8
 TIMEOUT_S = 60.0  # of a call; the first frame on a grid is compiled in it
-FAULTS = ("none", "gains", "dead knob", "hysteresis", "drift", "bad frames", "camera turned",
-          "wrong energy", "wrong semi-angle", "wrong pixel", "narrow limits", "failing call")
+FAULTS = ("none", "gains", "dead knob", "stuck knob", "hysteresis", "drift", "bad frames",
+          "bad specimen", "camera turned", "wrong energy", "wrong semi-angle", "wrong pixel",
+          "narrow limits", "failing call")
 # What the reason of a run should say of the fault.
 NAMED = {"gains": ("the knobs do not act as told", "of what it was told"),
-         "dead knob": ("does not move",), "hysteresis": ("hysteresis:",), "drift": ("a drift, ",),
+         "dead knob": ("does not move",),
+         "stuck knob": ("does not move", "do not come to rest", "a knob may not have arrived"),
+         "bad specimen": ("unlike anything the model was trained on", "a better area",
+                          "no state explains"),
+         "hysteresis": ("hysteresis:",), "drift": ("a drift, ",),
          "camera turned": ("the camera sees the knobs",),
          "wrong energy": ("energy_keV is wrong",),
          "wrong semi-angle": ("the aperture's image has a radius", "check semi_angle_mrad"),
@@ -70,6 +76,13 @@ def draw(seed: int):
             dead = int(random.integers(count))
             actuator[:, dead] = 0.0
             told[fault] = names[dead]
+        elif fault == "stuck knob":
+            knob, frame = names[int(random.integers(count))], int(random.integers(1, FRAMES + 1))
+            given["stuck"], told[fault] = {knob: frame}, f"{knob} from frame {frame} on"
+        elif fault == "bad specimen":
+            kind = str(random.choice(["crystalline", "contaminated"]))
+            spoilt = dict.fromkeys(range(FRAMES + 1), kind)
+            given["frames"], told[fault] = spoilt | given.get("frames", {}), kind
         elif fault == "hysteresis":
             given["hysteresis"] = float(random.uniform(0.03, 0.15))
             told[fault] = f"{given['hysteresis']:.2f}"
@@ -79,8 +92,9 @@ def draw(seed: int):
         elif fault == "bad frames":
             numbers = random.choice(FRAMES + 1, int(random.integers(1, 4)), replace=False)
             kinds = random.choice(faulty.FRAMES, len(numbers))
-            given["frames"] = {int(k): str(kind) for k, kind in zip(numbers, kinds, strict=True)}
-            told[fault] = ", ".join(f"{k}: {kind}" for k, kind in sorted(given["frames"].items()))
+            bad = {int(k): str(kind) for k, kind in zip(numbers, kinds, strict=True)}
+            given["frames"] = given.get("frames", {}) | bad
+            told[fault] = ", ".join(f"{k}: {kind}" for k, kind in sorted(bad.items()))
         elif fault == "camera turned":
             given |= {"quarter_turns": int(random.integers(4)),
                       "mirrored": bool(random.integers(2))}
@@ -164,7 +178,10 @@ def summarise(runs) -> dict:
             counts[run["verdict"]] += 1
             counts["outside"] += run["verdict"] == calibration.TUNED and not run["inside"]
             if fault in NAMED:
-                counts["named"] += any(words in run["reason"] for words in NAMED[fault])
+                counts["named"] += _named(run, fault)
+    for fault in set(NAMED) & set(by_fault):
+        by_fault[fault]["wrongly"] = sum(
+            _named(run, fault) for run in runs if fault not in run["faults"])
     return {"runs": len(runs), "verdicts": dict(Counter(run["verdict"] for run in runs)),
             "tuned": len(tuned), "tuned_inside": inside,
             "broken": [f"seed {run['seed']}: {one}" for run in runs for one in run["broken"]],
@@ -173,15 +190,21 @@ def summarise(runs) -> dict:
                           and inside >= 0.98 * len(tuned))}
 
 
+def _named(run, fault: str) -> bool:
+    """Whether the reason of a run speaks of a fault."""
+    return any(words in run["reason"] for words in NAMED[fault])
+
+
 def markdown(result) -> str:
     """Table for the documentation."""
     s = result["summary"]
     rows = [(fault, *(counts.get(state, 0) for state in STATES), counts.get("outside", 0),
-             counts.get("named", 0) if fault in NAMED else "")
+             *((counts.get("named", 0), counts.get("wrongly", 0)) if fault in NAMED else ("", "")))
             for fault, counts in s["by_fault"].items()]
     rows.append(("all runs", *(s["verdicts"].get(state, 0) for state in STATES),
-                 s["tuned"] - s["tuned_inside"], ""))
-    head = ("fault", *STATES, "\"tuned\" but outside", "named in the reason")
+                 s["tuned"] - s["tuned_inside"], "", ""))
+    head = ("fault", *STATES, "\"tuned\" but outside", "named in the reason",
+            "named where it was not")
     outside = [run for run in result["runs"] if run["verdict"] == calibration.TUNED
                and not run["inside"]]
     parts = [provenance.markdown(head, rows)]

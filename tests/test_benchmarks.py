@@ -671,6 +671,9 @@ def test_what_has_to_hold_under_faults(runs, holds):
     assert summary["holds"] == holds
     named = sum(run["seed"] == 0 for run in runs)
     assert summary["by_fault"]["drift"].get("named", 0) == named
+    assert summary["by_fault"]["drift"]["wrongly"] == 0
+    other = fault_run(0) | {"faults": {"gains": "1.1"}}
+    assert faults.summarise([*runs, other])["by_fault"]["drift"]["wrongly"] == 1
     page = faults.markdown({"summary": summary, "runs": runs,
                             "provenance": provenance.provenance()})
     assert page.startswith("| fault | tuned | not decided | refused | \"tuned\" but outside |")

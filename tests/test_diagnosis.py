@@ -314,7 +314,29 @@ def test_no_limits_are_told_but_are_no_failure(ask):
     assert told.passed and "--   a setting beyond the limits is refused" in str(told)
 
 
+def test_nothing_goes_beyond_a_limit_unless_it_is_asked_for(ask):
+    bench, sent = Bench(), []
+    usual = bench.set
+    bench.set = lambda knobs: (sent.append(np.abs(knobs)), usual(knobs))
+    told = ask(bench, beyond_limits=False)
+    assert told.passed and "not tried; check(..., beyond_limits=True) goes" in str(told)
+    assert np.all(np.max(sent, axis=0) <= bench.limits_nm)
+
+
 # Faults to try things against
+
+
+
+def test_a_knob_that_stops_on_the_way_stays_where_it_was():
+    bench = Bench()
+    stuck = FaultyMicroscope(bench, stuck={"C12a": 1}, hysteresis=0.1)
+    for setting, arrived in (([10.0, 20.0, 30.0], [9.0, 18.0, 27.0]),
+                             ([20.0, 40.0, 60.0], [19.0, 18.0, 57.0]),
+                             ([0.0, 0.0, 0.0], [2.0, 18.0, 6.0])):
+        stuck.set(setting)
+        assert_allclose(bench.knobs, arrived)
+        assert_array_equal(stuck.asked_nm, setting)
+        stuck.acquire()
 
 
 def test_faults_of_frames_and_calls():

@@ -27,6 +27,7 @@ class FaultyMicroscope:
         frames: {number of a frame, from 0: one of FRAMES}.
         calls: {number of a call of set or acquire, from 0: one of CALLS}.
         hysteresis: share of each move that does not arrive.
+        stuck: {knob: number of a frame}, from which on the knob stays where it is.
         quarter_turns, mirrored: how the camera is mounted: turned, as ``numpy.rot90`` turns, after
             left and right were exchanged.
         optics: what the instrument says of its optics; the truth where None.
@@ -41,18 +42,22 @@ class FaultyMicroscope:
     """
 
     def __init__(self, microscope, *, frames=None, calls=None, hysteresis: float = 0.0,
-                 quarter_turns: int = 0, mirrored: bool = False, optics=None, seed: int = 0):
+                 stuck=None, quarter_turns: int = 0, mirrored: bool = False, optics=None,
+                 seed: int = 0):
         self._behind = microscope
         self._frames, self._calls = dict(frames or {}), dict(calls or {})
         unknown = {*self._frames.values()} - {*FRAMES} | {*self._calls.values()} - {*CALLS}
         if unknown:
             raise ValueError(f"faults should be of {', '.join((*FRAMES, *CALLS))}, got "
                              f"{', '.join(map(str, unknown))}")
+        self._stuck = {tuple(microscope.knob_names).index(knob): frame
+                       for knob, frame in (stuck or {}).items()}
         self._hysteresis, self._turns, self._mirrored = hysteresis, quarter_turns, mirrored
         self.optics = microscope.optics if optics is None else optics
         self._random = np.random.default_rng([seed, 5])
         self.asked_nm = np.zeros(len(microscope.knob_names))
         self._before, self._last, self._taken, self._called = self.asked_nm, None, 0, 0
+        self._arrived = self.asked_nm
         self.largest_nm = self.asked_nm.copy()
 
     def __getattr__(self, name):
@@ -68,7 +73,12 @@ class FaultyMicroscope:
         self.largest_nm = np.maximum(self.largest_nm, np.abs(wanted))
         self._fail()
         self._before, self.asked_nm = self.asked_nm, wanted
-        self._behind.set(wanted - self._hysteresis * (wanted - self._before))
+        arriving = wanted - self._hysteresis * (wanted - self._before)
+        for knob, frame in self._stuck.items():
+            if self._taken >= frame:
+                arriving[knob] = self._arrived[knob]
+        self._arrived = arriving
+        self._behind.set(arriving)
 
     def acquire(self):
         """One frame (H, W), or what comes in its place."""
@@ -83,7 +93,7 @@ class FaultyMicroscope:
             self._behind.set(self._before)
         frame = np.asarray(self._behind.acquire(), float)
         if fault == "late":
-            self._behind.set(self.asked_nm)
+            self._behind.set(self._arrived)
         if self._mirrored:
             frame = frame[:, ::-1]
         frame = np.rot90(frame, self._turns)
@@ -98,7 +108,7 @@ class FaultyMicroscope:
         self._taken = len(past.asked_nm)
         self._called = 2 * self._taken
         if past.knobs_nm is not None:
-            self._before = self.asked_nm = np.array(past.knobs_nm, float)
+            self._before = self.asked_nm = self._arrived = np.array(past.knobs_nm, float)
 
     def _fail(self):
         fault = self._calls.get(self._called)
