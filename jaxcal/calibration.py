@@ -1,8 +1,7 @@
 """Tune a microscope in a closed loop: acquire, estimate, step, stop, apply, verify."""
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import jax
 import numpy as np
@@ -18,22 +17,20 @@ from jaxcal.answers import (
     Estimate,
     inside,
     left,
-    mostly_unlike,
     reliable,
 )
-from jaxcal.basins import DECIDED, START, check_knobs
+from jaxcal.basins import START, check_knobs
+from jaxcal.course import Course, Plan
 from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
-from jaxcal.estimation import acting, estimate, infer
+from jaxcal.estimation import acting, estimate
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
-from jaxcal.observation import observe, stale
 from jaxcal.runs import RecordedMicroscope
-from jaxcal.series import Series, SeriesError
+from jaxcal.series import SeriesError
 
 __all__ = ["NOT_DECIDED", "REFUSED", "TUNED", "Calibration", "calibrate", "estimate"]
 
 HOPELESS = 3  # frames, all that were taken, none of which can be used, after which the loop ends
-RESUMED = 4  # frames from which on the loop does not ask EM again before the verification
 # Log odds from which on a verification frame is taken to show another state: more than right frames
 # come to (benchmarks/verification.py).
 DOUBTED = 15.0
@@ -41,78 +38,6 @@ ASTRAY = ("the knobs could not be brought back, they stand anywhere between ther
           "were sent last")
 ELSEWHERE = ("the verification frame disagrees: it shows another state than the one expected "
              "there, take more frames; a knob may not have arrived")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a run is to do; arguments of `calibrate`, and the largest steps (P,), nm."""
-
-    frames: int
-    limits: np.ndarray
-    largest: np.ndarray
-    model: models.Model
-    seed: int
-    refined: bool
-    settings: em.Settings | None
-    report: Callable
-    truth_nm: dict | None
-
-
-class _Course:
-    """A run as far as it has come."""
-
-    def __init__(self, microscope: RecordedMicroscope):
-        self.microscope = microscope
-        self.frames, self.settings_nm, self.observations = [], [], []
-        self.began = time.perf_counter()
-        self.history: list[Estimate] = []
-
-    def look(self, knobs_nm):
-        """Take a frame at a setting (P,), nm."""
-        self.microscope.set(knobs_nm)
-        frame = self.microscope.acquire()
-        seen = observe(frame, self.microscope.optics)
-        self.observations.append(replace(seen, fault=seen.fault or stale(frame, self.frames)))
-        self.frames.append(frame)
-        self.settings_nm.append(self.microscope.knobs_nm.copy())
-
-    def go(self, knobs_nm) -> np.ndarray:
-        """Turn the knobs to (P,) nm; where they stand then."""
-        self.microscope.set(knobs_nm)
-        return self.standing(knobs_nm)
-
-    def standing(self, sent_nm) -> np.ndarray:
-        """Where the knobs say they stand, (P,) nm; of a microscope that never arrives, a recorded
-        series, where they were sent."""
-        microscope = self.microscope
-        return microscope.knobs_nm.copy() if microscope.arrives else np.array(sent_nm, float)
-
-    def stay(self, sent_nm) -> np.ndarray:
-        """Leave the knobs where they were sent last, (P,) nm; where they stand then."""
-        self.microscope.stay()
-        return self.standing(sent_nm)
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.perf_counter() - self.began
-
-    @property
-    def fault(self) -> str | None:
-        """Why the last frame cannot be used."""
-        return self.observations[-1].fault
-
-    def series(self) -> Series:
-        return Series(np.stack(self.frames), np.stack(self.settings_nm),
-                      self.microscope.knob_names, self.microscope.optics, self.microscope.name)
-
-    def estimate(self, plan: _Plan, place: str, fraction: float) -> Estimate:
-        """The estimate from all frames so far; the run has come to the fraction."""
-        answer = infer(self.observations, self.series(), plan.model, seed=plan.seed,
-                       refined=plan.refined, settings=plan.settings, before=_settled(self.history),
-                       progress=lambda told, _: plan.report(f"{place}: {told}", fraction))
-        self.microscope.step(answer)
-        return answer
 
 
 def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, seed: int = 0,
@@ -158,19 +83,19 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
     identification.check_loop(frames, largest, names, instrument.optics)
     limits = tolerance(tolerance_nm, instrument.optics, names)
-    plan = _Plan(frames, limits, largest, model, seed, refined, settings, report,
+    plan = Plan(frames, limits, largest, model, seed, refined, settings, report,
                  _truth(microscope))
     call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),
             "optics": asdict(instrument.optics), "model": model.digest,
             "settings": settings and {name: type(usual)(value) for (name, usual), value in zip(
                 em.DEFAULT._asdict().items(), settings, strict=True)}}
     with runs.alone(run, new=not resume):
-        ended = _closed(_Course(RecordedMicroscope(
+        ended = _closed(Course(RecordedMicroscope(
             instrument, run, call=call, limits_nm=limits, resume=resume)), plan)
     return replace(ended, true_left_nm=_true_left(microscope, names))
 
 
-def _closed(course: _Course, plan: _Plan) -> Calibration:
+def _closed(course: Course, plan: Plan) -> Calibration:
     """The loop to its end, with the knobs in a stated place, whatever happens."""
     ended, wrong = None, None
     try:
@@ -220,7 +145,7 @@ def _truth(microscope) -> dict | None:
         return None
 
 
-def _explore(course: _Course, plan: _Plan) -> None:
+def _explore(course: Course, plan: Plan) -> None:
     """Take frames until the tolerance is reached or the budget is spent.
 
     Refined, it is never reached before `refine.ACTUATED` frames could be used: of fewer, knobs that
@@ -249,7 +174,7 @@ def _explore(course: _Course, plan: _Plan) -> None:
             break
 
 
-def _apply(course: _Course, plan: _Plan) -> Calibration | None:
+def _apply(course: Course, plan: Plan) -> Calibration | None:
     """Turn the knobs to where they tune, take one more frame there and judge by it. None where it
     does not bear the estimate out and there are frames left to find out why."""
     answer, series = course.history[-1], course.series()
@@ -306,7 +231,7 @@ def _apply(course: _Course, plan: _Plan) -> Calibration | None:
                        plan.limits, plan.truth_nm, course.seconds)
 
 
-def _beyond(applied, plan: _Plan, microscope) -> str | None:
+def _beyond(applied, plan: Plan, microscope) -> str | None:
     """A sentence where a setting (P,), nm, is beyond what the knobs may be turned to."""
     beyond = np.abs(applied) > plan.largest
     if not np.any(beyond):
@@ -318,7 +243,7 @@ def _beyond(applied, plan: _Plan, microscope) -> str | None:
             f"{whose} {plan.largest[worst]:g} nm")
 
 
-def _lost(course: _Course, plan: _Plan, beyond: str) -> Calibration:
+def _lost(course: Course, plan: Plan, beyond: str) -> Calibration:
     """The answer where the budget is spent and the estimate, sure of nothing, points beyond the
     knobs' reach: that is no setting to go to, and mostly a knob or a camera that is wrong."""
     answer, series = course.history[-1], course.series()
@@ -333,7 +258,7 @@ def _lost(course: _Course, plan: _Plan, beyond: str) -> Calibration:
                        course.seconds)
 
 
-def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, back: bool):
+def _leave(course: Course, plan: Plan, checked: Estimate, holds: bool, back: bool):
     """Leave the knobs where it is best, as far as is known: ``back`` at zero, corrected by the last
     frame where that helps, otherwise where it was taken. Where they stand then, (P,) nm, and
     whether they were corrected."""
@@ -347,12 +272,12 @@ def _leave(course: _Course, plan: _Plan, checked: Estimate, holds: bool, back: b
     return course.stay(applied), False
 
 
-def _enough(answer: Estimate, plan: _Plan) -> bool:
+def _enough(answer: Estimate, plan: Plan) -> bool:
     """Whether knobs that do not act as told would have been found."""
     return not plan.refined or answer.frames_used >= refine.ACTUATED
 
 
-def _elsewhere(course: _Course, plan: _Plan, answer: Estimate) -> bool:
+def _elsewhere(course: Course, plan: Plan, answer: Estimate) -> bool:
     """Whether the last frame shows another state than the estimate expects at its setting."""
     expected = verification.state_nm(answer, course.settings_nm[-1])
     return DOUBTED < verification.log_odds_elsewhere(
@@ -360,7 +285,7 @@ def _elsewhere(course: _Course, plan: _Plan, answer: Estimate) -> bool:
         candidates=(plan.settings or START).candidates)
 
 
-def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
+def _refused(course: Course, plan: Plan, reason: str) -> Calibration:
     """The answer where the run cannot go on; the knobs are brought back."""
     standing, told = _bring_back(course)
     last = course.history[-1] if course.history else None
@@ -375,7 +300,7 @@ def _refused(course: _Course, plan: _Plan, reason: str) -> Calibration:
                        series, None, standing, plan.limits, plan.truth_nm, course.seconds)
 
 
-def _bring_back(course: _Course):
+def _bring_back(course: Course):
     """Where the knobs stand after they were sent back to zero, (P,) or None, and a sentence."""
     home = np.zeros(len(course.microscope.knob_names))
     try:
@@ -388,7 +313,7 @@ def _bring_back(course: _Course):
     return course.standing(home), "the knobs are back where they were"
 
 
-def _advice(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> tuple[str, bool]:
+def _advice(course: Course, plan: Plan, answer: Estimate, doubtful: bool) -> tuple[str, bool]:
     """What to do where the answer is "not decided", beyond what its message says, and whether the
     knobs act quite otherwise than it takes them to; doubtful: whether the frames speak against it,
     so that more of them are no remedy."""
@@ -399,7 +324,7 @@ def _advice(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool) -> t
     return "".join(f"; {words}" for words in told), otherwise
 
 
-def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool):
+def _found(course: Course, plan: Plan, answer: Estimate, doubtful: bool):
     """What is wrong, as far as can be found out, sentences, and whether the knobs act quite
     otherwise than the answer takes them to. How they really act is asked where the answer is
     doubtful, frames were set aside or the knobs do not act as told."""
@@ -417,13 +342,3 @@ def _found(course: _Course, plan: _Plan, answer: Estimate, doubtful: bool):
     if not doubtful and not otherwise:
         told.append("start again from here with more frames")
     return told, otherwise
-
-
-def _settled(history) -> Estimate | None:
-    """The last estimate where the next can go on from it: refined, in one mode that is decided and
-    at its top, of enough frames, most of them like the training."""
-    last = history[-1] if history else None
-    if last is None or last.refinement is None or last.frames_used < RESUMED:
-        return None
-    at_top = last.modes[0].weight >= DECIDED and last.refinement.solutions[0].settled
-    return last if at_top and not mostly_unlike(last) else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxcal import calibration, estimation, microscopes
+from jaxcal import course, estimation, microscopes
 from jaxcal.microscopes.protocol import InstrumentError
 
 PATH = Path(__file__).parents[1] / "docs" / "adapter_template.py"
@@ -71,7 +71,7 @@ def test_it_tunes_and_goes_on_after_an_interruption(template, monkeypatch, tmp_p
     whole = made_up.calibrate(template(column, Camera(column)))
     assert whole.verdict == "tuned"
     assert_allclose(column.places["C10"], 3e-7 + 1e-9 * whole.applied_knobs_nm[0])
-    column, usual, looked = Column(), calibration.infer, []
+    column, usual, looked = Column(), course.infer, []
 
     def cut_off(*arguments, **options):
         looked.append(1)
@@ -79,7 +79,7 @@ def test_it_tunes_and_goes_on_after_an_interruption(template, monkeypatch, tmp_p
             raise KeyboardInterrupt
         return usual(*arguments, **options)
 
-    monkeypatch.setattr(calibration, "infer", cut_off)
+    monkeypatch.setattr(course, "infer", cut_off)
     camera = Camera(column)
     with pytest.raises(KeyboardInterrupt):
         made_up.calibrate(template(column, camera), run=tmp_path)

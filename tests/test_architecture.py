@@ -38,8 +38,8 @@ OUTSIDE = {
 SHELL = {
     "files", "series", "series_checks", "recordings", "recorded_optics", "knob_table", "results",
     "nexus", "microscopes", "observation", "inconsistency", "answers", "basins", "estimation",
-    "verification", "diagnosis", "runs", "decisions", "calibration", "tracking", "conformance",
-    "report", "figures", "console",
+    "verification", "diagnosis", "runs", "decisions", "course", "calibration", "tracking",
+    "conformance", "report", "figures", "console",
     "inputs", "commands", "cli", "training", "model",
     "png", "thumbnails", "watched", "watch_figures", "watch_page", "watch",
 }  # fmt: skip
@@ -79,6 +79,9 @@ FORBIDDEN = {
     "series_checks": SHELL - {"series_checks"},
     "observation": {"estimation", "em", "vae", "latent_map", "model", "refine", "calibration"},
     "answers": {"estimation", "decisions", "calibration", "report", "cli", "commands"},
+    "course": {"calibration", "decisions", "tracking", "report", "figures", "cli", "commands",
+               "console"},
+    "diagnosis": {"estimation", "calibration", "em", "vae", "latent_map", "model", "refine"},
     "decisions": {"calibration", "runs", "microscopes", "report", "cli", "commands"},
     "basins": {"refine", "posterior", "laplace", "estimation", "calibration", "decisions",
                "acquisition", "report", "figures", "cli", "commands", "console"},

@@ -23,7 +23,15 @@ from filelock import FileLock
 from made_up import FRAMES, LONGEST, infer, next_step
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxcal import ReplayMicroscope, SimulatedMicroscope, calibration, em, read_series, runs
+from jaxcal import (
+    ReplayMicroscope,
+    SimulatedMicroscope,
+    calibration,
+    course,
+    em,
+    read_series,
+    runs,
+)
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.series import SeriesError
@@ -159,7 +167,7 @@ def cut_off_at(monkeypatch, place, name, at, error):
 
 
 @pytest.mark.parametrize(("place", "name", "first"), [
-    (calibration, "infer", 0), (runs, "write_text", 1), (runs.series, "write", 0),
+    (course, "infer", 0), (runs, "write_text", 1), (runs.series, "write", 0),
     (runs.results, "entry", 0)])  # fmt: skip
 def test_a_run_that_was_cut_off_between_calls_comes_to_the_same_answer(
         tune, tmp_path, monkeypatch, place, name, first):
@@ -191,10 +199,10 @@ def test_a_run_interrupted_in_any_estimate_ends_where_it_says(tune, tmp_path, mo
     whole = tune(Bench())
     for at in range(len(whole.history) + 1):
         bench, folder = Bench(), tmp_path / str(at)
-        usual = cut_off_at(monkeypatch, calibration, "infer", at, KeyboardInterrupt)
+        usual = cut_off_at(monkeypatch, course, "infer", at, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             tune(bench, run=folder)
-        monkeypatch.setattr(calibration, "infer", usual)
+        monkeypatch.setattr(course, "infer", usual)
         assert_array_equal(bench.knobs, 0.0)
         bench = Bench()
         same(tune(bench, run=folder, resume=True), whole)
@@ -206,10 +214,10 @@ def test_a_knob_that_was_turned_after_the_last_frame_is_sent_back(tune, tmp_path
     """Killed in the last estimate, the run has all its frames; meanwhile somebody turned C10."""
     monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     whole = tune(Bench())
-    usual = cut_off_at(monkeypatch, calibration, "infer", len(whole.history), Killed)
+    usual = cut_off_at(monkeypatch, course, "infer", len(whole.history), Killed)
     with pytest.raises(Killed):
         tune(Bench(), run=tmp_path)
-    monkeypatch.setattr(calibration, "infer", usual)
+    monkeypatch.setattr(course, "infer", usual)
 
     class Turned(Bench):
         def resume(self, past):
@@ -306,7 +314,7 @@ def test_an_answer_that_is_not_to_be_relied_on_moves_nothing(tune, tmp_path, mon
     sure = tune(Bench(), tolerance_nm=1e-9)
     assert "start again from here" in sure.reason and np.any(sure.applied_knobs_nm)
     if doubt == "unlike":
-        monkeypatch.setattr(calibration, "infer", lambda *given, **options: replace(
+        monkeypatch.setattr(course, "infer", lambda *given, **options: replace(
             one := infer(*given, **options), unlike_frames=one.frame_numbers))
     else:
         monkeypatch.setattr(calibration, "_found", lambda *_: (["C10 does not move"], True))
@@ -598,7 +606,7 @@ def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, 
         return replace(answer, x0_nm=answer.x0_nm - [1.3, 0.0, 0.0],
                        tuned_knobs_nm=answer.tuned_knobs_nm + [1.3, 0.0, 0.0])
 
-    monkeypatch.setattr(calibration, "infer", moved)
+    monkeypatch.setattr(course, "infer", moved)
     bench = Bench()
     made = tune(bench)
     assert made.verdict == "tuned" and "corrected once more" in made.reason
@@ -619,7 +627,7 @@ def jumps(tune, monkeypatch):
             return answer
         return replace(answer, tuned_knobs_nm=answer.tuned_knobs_nm + [50.0, 0.0, 0.0])
 
-    monkeypatch.setattr(calibration, "infer", moved)
+    monkeypatch.setattr(course, "infer", moved)
     return stopped
 
 
@@ -647,7 +655,7 @@ def test_a_verification_that_shows_another_state_does_not_pass(tune, monkeypatch
     """The map of the latents says so; the answer itself did not move."""
     refinement = SimpleNamespace(with_actuator=False, with_misses=False, explains=True,
                                  solutions=(SimpleNamespace(settled=True),))
-    monkeypatch.setattr(calibration, "infer", lambda *args, **options: replace(
+    monkeypatch.setattr(course, "infer", lambda *args, **options: replace(
         infer(*args, **options), refinement=refinement))
     asked = []
     monkeypatch.setattr("jaxcal.verification.state_nm",
