@@ -90,6 +90,8 @@ STEPS = {
     "faults": _benchmark("faults", "--runs", "5", minutes=9, lines=True),
     "verification": _benchmark("verification", minutes=2, lines=True),
     "unlike": _benchmark("unlike", minutes=1, series="--folder"),
+    "unexplained": _benchmark("unexplained", "--instruments", "3", minutes=9, lines=True,
+                              series="--folder"),
     "steps": _benchmark("steps", "--runs", "3", minutes=5, lines=True),
     "bound": _benchmark("bound", "--cases", "6", minutes=5),
     "broken_symmetry": _benchmark("broken_symmetry", minutes=14, lines=True),

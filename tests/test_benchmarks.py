@@ -56,6 +56,7 @@ from benchmarks import (  # noqa: E402
     stream,
     timing,
     train,
+    unexplained,
     unlike,
     verification,
 )
@@ -584,6 +585,35 @@ def test_frames_unlike_are_counted_with_those_refused_before():
     page = unlike.markdown({"rows": {"a": found, "b": none}, "unlike": 0.2,
                             "provenance": provenance.provenance()})
     assert "| a | 4 | 1 | 0.100 |" in page and "| b | 6 | 6 |" in page
+
+
+def test_series_disbelieved_are_counted_and_a_wrong_answer_only_where_it_is_converged():
+    runs = [{"misfit": 0.01, "gain": 0.0, "converged": True, "off": 1.0},
+            {"misfit": 0.2, "gain": 0.6, "converged": False, "off": 90.0},
+            {"misfit": 0.02, "gain": 0.2, "converged": True, "off": 4.5}, {"refused": "no frame"}]
+    found = unexplained.row(runs)
+    assert (found["series"], found["refused"], found["unexplained"], found["disbelieved"]) == (
+        4, 1, 1, 1)
+    assert (found["converged"], found["wrong"], found["gain"]) == (2, 1, 0.6)
+    none = unexplained.row(runs[3:])
+    page = unexplained.markdown({
+        "rows": {"a": found, "b": none}, "unexplained": 0.15, "disbelieved": 0.5, "wrong": 4.0,
+        "provenance": provenance.provenance()})
+    assert "| a | 4 | 1 | 0.020 |" in page and "| b | 1 | 1 |" in page
+
+
+@pytest.mark.parametrize("kind", [*unexplained.BORNE, *unexplained.NOTICED])
+def test_series_to_be_borne_and_to_be_noticed(kind):
+    behind, before = unexplained.microscopes(5, kind)
+    start = behind.state_nm()[:3]
+    before.set([100.0, 100.0, 100.0])
+    arrived = 90.0 if kind == "hysteresis" else 100.0
+    gains = (behind.state_nm()[:3] - start) / arrived - 1
+    assert np.allclose(gains, 0) != kind.startswith("gains") and np.all(np.abs(gains) <= 0.4)
+    assert behind.knobs_nm[0] == arrived
+    behind.frames_taken = 1
+    assert np.allclose(behind.state_nm()[:3], start + arrived * (1 + gains)) == (kind != "drift")
+    np.testing.assert_array_equal(unexplained.microscopes(5, kind)[0].state_nm()[:3], start)
 
 
 def test_verification_counts_what_is_doubted_by_error(monkeypatch):
