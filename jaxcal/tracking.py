@@ -36,8 +36,7 @@ FAINT = 1e-3  # of the prior's information, below which a frame tells nothing of
 STEPS = 15  # of the climb
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 FOLLOWED = "state", "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
-WIDTH = 2.0  # standard deviations that are to fit into a limit before the knobs are corrected
-HELPS = 0.03  # by which a correction has to raise the probability of being within the limits
+HELPS = 0.1  # by which a correction has to raise the probability of being within the limits
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,12 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether an instrument is tuned at its setting: inside, the probability that all knobs are
-    within their limits; correct: whether that is less than CONFIDENCE and the setting that tunes,
-    knobs_nm (P,), is within reach, known well enough to go there, and better than the present one;
-    message: all that in a sentence, and what to do where it is not."""
+    """Whether an instrument is tuned at its setting.
+
+    inside: the probability that all knobs are within their limits; correct: whether that is less
+    than CONFIDENCE, and more by HELPS at the setting that tunes as far as is known, knobs_nm (P,),
+    which is within reach; message: all that in a sentence, and what to do where it is not.
+    """
 
     inside: float
     correct: bool
@@ -253,15 +254,14 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
     inside = answers.inside(tracked.state_nm(knobs_nm), tracked.covariance_nm2, limits)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     best = answers.inside(np.zeros(len(limits)), tracked.covariance_nm2, limits)
-    known = bool(np.all(WIDTH * np.sqrt(np.diag(tracked.covariance_nm2)) <= limits))
-    known = known and best >= min(CONFIDENCE, inside + HELPS)
+    helps = best >= min(CONFIDENCE, inside + HELPS)
     beyond = np.abs(tunes) > tracked.largest_nm
     surprised = tracked.surprise > SURPRISE
-    correct = inside < CONFIDENCE and known and not surprised and not np.any(beyond)
+    correct = inside < CONFIDENCE and helps and not surprised and not np.any(beyond)
     message = f"within the limits with {100 * inside:.0f} %"
     if correct:
-        message += "; correct the knobs"
-    elif inside < CONFIDENCE and not known:
+        message += f"; correct the knobs, then with {100 * best:.0f} %"
+    elif inside < CONFIDENCE and not helps:
         message += "; take a frame away from focus, the state is not known well enough to correct"
     elif inside < CONFIDENCE and np.any(beyond):
         worst = int(np.argmax(beyond))

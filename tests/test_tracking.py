@@ -133,7 +133,8 @@ def test_when_a_correction_is_proposed():
     assert told.inside > 0.99 and not told.correct
     assert told.message.startswith("within the limits with")
     away = tracking.judge(state, tuned + [2.0 * LIMITS[0], 0, 0])
-    assert away.inside < 0.01 and away.correct and away.message.endswith("correct the knobs")
+    assert away.inside < 0.01 and away.correct
+    assert "; correct the knobs, then with 100 %" in away.message
     assert_allclose(away.knobs_nm, tuned)
     later = tracking.judge(tracking.wait(state, 4 * 3600.0), tuned)
     assert not later.correct and "take a frame away from focus" in later.message
@@ -162,6 +163,11 @@ def test_a_correction_that_would_not_help_is_not_proposed():
     assert told.inside < 0.95 and not told.correct
     assert "take a frame away from focus" in told.message
     assert tracking.judge(state, tuned + [LIMITS[0], 0, 0]).correct
+    vague = tracking.start(answer(sd=0.8 * LIMITS[0]), OPTICS, 1.0)  # to be sure takes more frames
+    told = tracking.judge(vague, tuned + [5 * LIMITS[0], 0, 0])
+    assert told.correct and told.inside < 0.01 and "%" in told.message.rpartition("then with")[2]
+    lost = tracking.start(answer(sd=5 * LIMITS[0]), OPTICS, 1.0)
+    assert not tracking.judge(lost, tuned + [20 * LIMITS[0], 0, 0]).correct
 
 
 def test_neither_probe_nor_correction_goes_beyond_the_limits():
