@@ -44,6 +44,13 @@ def replacing(path):
         raise
 
 
+def sweep(path):
+    """Remove scratch files that killed programs left beside ``path``, for who is alone there."""
+    target = Path(os.path.realpath(path))
+    for scratch in target.parent.glob(f".{target.name}.*"):
+        scratch.unlink(missing_ok=True)
+
+
 def write_text(path, text):
     """Write a text file in UTF-8, whole or not at all (see `replacing`)."""
     with replacing(path) as scratch:

@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from jaxcal import answers, results, series
-from jaxcal.files import write_text
+from jaxcal.files import sweep, write_text
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError, NoAnswerError, Past
 from jaxcal.series import Series, SeriesError
@@ -197,6 +197,8 @@ class RecordedMicroscope:
             self._frames, self._stood = list(kept.frames[:count]), list(kept.knobs_nm[:count])
             self._asked = list(np.array(told["settings_nm"][:count], float))
             self.instrument.shape = kept.frames.shape[1:]
+        for name in ("run.json", "series.h5"):
+            sweep(self.folder / name)
         self._interrupted = told.get("state") == RUNNING
         self.untouched = not self._interrupted
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))

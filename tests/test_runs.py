@@ -432,6 +432,16 @@ def test_folders_that_hold_no_run(tune, tmp_path, content, match):
         tune(Bench(), resume=True)
 
 
+def test_what_a_kill_left_half_written_is_swept(tune, tmp_path):
+    """In the folder that is gone on with; the run's own files and others stay."""
+    tune(Bench(), run=tmp_path)
+    kept = {path.name for path in tmp_path.iterdir()} | {".notes"}
+    for name in (".series.h5.x1y2z3", ".run.json.abcdef", ".notes"):
+        (tmp_path / name).write_bytes(b"half")
+    tune(Bench(), run=tmp_path, resume=True)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 def test_a_replay_goes_on_with_the_frames_that_were_not_shown(tune, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "_bring_back", lambda course: (None, "killed"))
     recorded = standins.series(12)

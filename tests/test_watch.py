@@ -15,9 +15,12 @@ import zlib
 from pathlib import Path
 
 import h5py
+import made_up
 import numpy as np
 import pytest
 import standins
+import test_runs
+from numpy.testing import assert_allclose
 
 from jaxcal import png, watch_figures, watch_page
 from jaxcal.cli import main
@@ -238,6 +241,26 @@ def test_the_state_of_the_run_is_told(server, folder):
         "state": "running", "message": "looking", "frames": 3, "steps": 3, "problems": []
     }  # fmt: skip
     assert status["version"] == re.search(r'data-version="(\w+)"', text)[1]
+
+
+def test_the_folder_of_a_calibration_is_shown(monkeypatch, tmp_path):
+    """As `jaxcal.calibrate` writes it, while it runs and in the end."""
+    made_up.install(monkeypatch.setattr)
+    microscope, seen = test_runs.Bench(), []
+    run = made_up.calibrate(microscope, run=tmp_path, progress=lambda message, _: seen.append(
+        Folder(tmp_path).look()) if message.endswith(": acquire") else None)
+    view = Folder(tmp_path).look()
+    assert view.run.state == run.verdict and not view.problems
+    assert len(view.frames) == len(run.series) + 1
+    assert [len(one.frames) for one in seen] == list(range(len(run.series)))
+    assert all(one.run.state == "running" and not one.problems for one in seen)
+    text = page(view)
+    assert f"<title>jaxcal: {run.verdict}</title>" in text and "bench" in text
+    tuned = view.run.steps[-1].tuned_knobs_nm
+    assert_allclose([tuned[name] for name in run.knob_names], run.estimate.tuned_knobs_nm)
+    assert_allclose([view.run.standing_nm[name] for name in run.knob_names], run.applied_knobs_nm)
+    for name in run.knob_names:
+        assert name in text
 
 
 @pytest.mark.parametrize(
