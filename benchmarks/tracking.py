@@ -74,7 +74,8 @@ def one(seed: int, model) -> dict:
             "z": ((state.x0_nm - hidden - walked) / sd).tolist(), "sd_nm": sd.tolist(),
             "stated": tracking.judge(state, applied, limits).inside, "left": float(left.max()),
             "untouched": float(np.max(np.abs(hidden + walked + begun) / limits)),
-            "corrected": bool(told.correct), "taught": taught, "worse": float(left.max() - before.max())})
+            "corrected": bool(told.correct), "taught": taught,
+            "worse": float(left.max() - before.max())})
     noticed = {}
     for name, place in (("C10", 0), ("C12a", 1)):
         for jump in JUMPS_NM:
