@@ -61,6 +61,7 @@ from benchmarks import (  # noqa: E402
     verification,
 )
 from benchmarks import estimate as whole  # noqa: E402
+from benchmarks import tracking as followed  # noqa: E402
 
 figures = load("jaxcal_figures_script", ROOT / "scripts" / "figures.py")
 drawing = figures.drawing
@@ -585,6 +586,26 @@ def test_frames_unlike_are_counted_with_those_refused_before():
     page = unlike.markdown({"rows": {"a": found, "b": none}, "unlike": 0.2,
                             "provenance": provenance.provenance()})
     assert "| a | 4 | 1 | 0.100 |" in page and "| b | 6 | 6 |" in page
+
+
+def test_instruments_that_are_followed_are_counted_look_by_look():
+    def look(z, left, untouched, corrected=False, worse=0.0, taught=True):
+        return {"z": [z] * 3, "sd_nm": [1.0, 2.0, 3.0], "stated": 0.5, "left": left, "worse": worse,
+                "untouched": untouched, "corrected": corrected, "taught": taught}
+
+    jumps = {f"{name} {jump:g}": jump > 10
+             for name in ("C10", "C12a") for jump in followed.JUMPS_NM}
+    runs = [{"seed": 1, "failed": "not decided"},
+            {"seed": 2, "noticed": jumps, "looks": [look(1.0, 0.5, 1.5, True, -1.0),
+                                                    look(-3.0, 1.5, 0.5, True, 0.4, False)]}]
+    found = followed.summarise(runs)
+    assert (found["instruments"], found["failed"]) == (1, 1)
+    assert (found["looks"], found["untaught"]) == (2, 1)
+    assert (found["inside"], found["untouched"], found["within_2"]) == (0.5, 0.5, 0.5)
+    assert (found["corrections"], found["worsened"], found["worst"]) == (2, 1, 0.4)
+    page = followed.markdown({"summary": found, "seeds": [1, 2],
+                              "provenance": provenance.provenance()})
+    assert "| C10 | 0% | 0% | 100% | 100% |" in page and "| 2; 1 |" in page
 
 
 def test_series_disbelieved_are_counted_and_a_wrong_answer_only_where_it_is_converged():
