@@ -2,7 +2,8 @@
 
 The knobs' aberrations walk at random, their variance grows with time, and a frame brings it back: a
 Kalman filter whose measurement is the refinement of that one frame, begun at what is predicted.
-Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchigram tells little.
+Best is a frame away from focus, at `probe_nm`: near the tuning setting a Ronchigram tells little,
+and at a line focus it does not tell on which side of it the state is.
 
     state = tracking.start(run.estimate, run.series.optics, walk_nm=0.5)
     state = tracking.wait(state, seconds=600)
@@ -34,6 +35,7 @@ HOUR = 3600.0
 SURPRISE = 25.0  # squared deviations by which a frame may be off what is expected, in any direction
 FAINT = 1e-3  # of the prior's information, below which a frame tells nothing of a direction
 STEPS = 15  # of the climb
+ASTIGMATIC = 0.3  # C12 of a probe over its C10
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 FOLLOWED = "state", "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 HELPS = 0.1  # by which a correction has to raise the probability of being within the limits
@@ -275,7 +277,11 @@ def judge(tracked: Tracked, knobs_nm, limits_nm=None) -> Judgement:
 
 
 def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
-    """Setting (P,), nm, whose frame tells much: at a line focus, the other knobs tuned.
+    """Setting (P,), nm, whose frame tells much: NEAR waves of C10, ASTIGMATIC of that of C12, the
+    other knobs tuned.
+
+    Not at a line focus, though its streaks tell more to first order: there the spectrum is even in
+    what the state is off across the line, and half of the frames bring it the wrong way.
 
     Args:
         side: 1 or -1, of focus. What the scale between knobs and optics is off moves the state one
@@ -290,8 +296,9 @@ def probe_nm(tracked: Tracked, side: int = 1) -> np.ndarray:
     if not np.any(away):
         raise ValueError(f"none of {', '.join(tracked.knob_names)} takes a frame away from focus: "
                          f"follow with C10 or C12 among the knobs")
-    if np.count_nonzero(away) == 3:
-        away[SYMMETRY[places] == 2] /= np.sqrt(2)
+    twofold = SYMMETRY[places] == 2
+    if np.any(away[~twofold]):
+        away[twofold] *= ASTIGMATIC / np.sqrt(2)
     tunes = -np.linalg.solve(tracked.actuator, tracked.x0_nm)
     away = np.linalg.solve(tracked.actuator, away / edge_waves(tracked.optics)[places])
     for probe in (tunes + away, tunes - away):
