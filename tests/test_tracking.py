@@ -320,8 +320,11 @@ def test_frames_bring_a_drifting_state_back():
     floor = np.sqrt(np.diag(state.theory_nm2))
     assert np.all(np.sqrt(np.diag(state.covariance_nm2)) > floor)
     knobs = tracking.probe_nm(state)
-    microscope.set(knobs + drift + [0.0, 25.0, 0.0])  # a jump
+    microscope.set(knobs + drift + [0.0, 12.0, 0.0])  # a jump
     frame = microscope.acquire()
     assert tracking.look(state, frame, knobs).surprise > tracking.SURPRISE
+    microscope.set(knobs + drift + [0.0, 40.0, 0.0])  # one that no state nearby explains
+    with pytest.raises(SeriesError, match="the frame does not fit"):
+        tracking.look(state, microscope.acquire(), knobs)
     with pytest.raises(SeriesError, match="the frame does not fit"):  # worse than others did
         tracking.look(replace(state, misfit=-1.0), frame, knobs)
