@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import jax
 import numpy as np
 
-from jaxcal import em, identification, refine, runs, spectra, unknowns, verification
+from jaxcal import diagnosis, em, identification, refine, runs, spectra, unknowns, verification
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import (
@@ -336,9 +336,9 @@ def _found(course: Course, plan: Plan, answer: Estimate, doubtful: bool):
     found = answer.refinement
     odd = found is not None and (found.with_actuator or found.with_misses)
     if plan.refined and (doubtful or many or odd):
-        found, otherwise = acting(course.observations, course.series(), plan.model, plan.report,
-                                  answer)
-        told += found
+        findings, how = acting(course.observations, course.series(), plan.model, plan.report)
+        told += findings
+        otherwise = diagnosis.otherwise(how, answer.actuator)
     if not doubtful and not otherwise:
         told.append("start again from here with more frames")
     return told, otherwise

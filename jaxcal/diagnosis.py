@@ -57,22 +57,20 @@ class Response:
     findings: tuple[str, ...]
 
 
-def of_frames(observations, knobs_nm, knob_names, optics: Optics, state_of: Callable, report,
-              actuator) -> tuple[list[str], bool]:
-    """What is wrong with how the knobs act, sentences, from the frames one by one, and whether they
-    act quite otherwise than an estimate takes them to; nothing of fewer usable frames than
-    DIAGNOSED.
+def of_frames(observations, knobs_nm, knob_names, optics: Optics, state_of: Callable,
+              report) -> tuple[list[str], Response | None]:
+    """What is wrong with how the knobs act, sentences, from the frames one by one, and how they
+    act; nothing of fewer usable frames than DIAGNOSED.
 
     Args:
         observations: of all frames; knobs_nm: (T, P) their settings, one after the other from zero.
         state_of: gives the state (P,) that a frame's observation was taken with, nm, up to its
             sign, and its standard deviation (P,), or raises ValueError; `estimation.state_of`.
         report: called with (message, fraction).
-        actuator: (P, P) of the estimate.
     """
     good, alone = [k for k, seen in enumerate(observations) if seen.fault is None], {}
     if len(good) < DIAGNOSED:
-        return [], False
+        return [], None
     for k in good:
         report(f"what is wrong: frame {k + 1} alone", 1.0)
         try:
@@ -81,16 +79,18 @@ def of_frames(observations, knobs_nm, knob_names, optics: Optics, state_of: Call
             continue
     if len(alone) < DIAGNOSED:
         return [f"how the knobs act could not be found out: {len(good) - len(alone)} frames alone "
-                f"show no state"], False
+                f"show no state"], None
     (states, sd), used = zip(*alone.values(), strict=True), list(alone)
     before = np.concatenate([np.zeros_like(knobs_nm[:1]), knobs_nm[:-1]])
     found = response(states, sd, knobs_nm[used], knob_names, optics, before[used])
-    return list(found.findings), otherwise(found, actuator)
+    return list(found.findings), found
 
 
-def otherwise(found: Response, actuator) -> bool:
+def otherwise(found: Response | None, actuator) -> bool:
     """Whether knobs are found to act quite otherwise than by an actuator matrix (P, P), by most of
     the frames: one does not move, say, or a turned camera sees them."""
+    if found is None:
+        return False
     off = np.abs(found.actuator - actuator) > np.maximum(OTHERWISE, 3 * found.sd)
     return bool(np.any(off) and found.findings and np.mean(found.fits) > 0.5)
 

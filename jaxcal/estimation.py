@@ -95,23 +95,28 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
                    published=published, refined=refined, settings=settings,
                    progress=lambda message, fraction: report(
                        message, None if fraction is None else 0.2 + 0.8 * fraction))
-    if answer.converged and answer.refinement and answer.refinement.far_off:
-        told, otherwise = acting(observations, series, model, report, answer)
-        told = "; ".join(told)
-        if otherwise:
-            answer = _open(answer, told)
-        elif told:
-            answer = replace(answer, message=f"{answer.message}; {told}")
+    if answer.converged and answer.refinement and doubted(answer, len(series)):
+        told, found = acting(observations, series, model, report)
+        # what does not arrive is the same share of each move, which no width of misses allows for
+        if diagnosis.otherwise(found, answer.actuator) or (found and found.lag):
+            answer = _open(answer, "; ".join(told))
+        else:
+            answer = replace(answer, message="; ".join([answer.message, *told]))
     return replace(answer, seconds=time.perf_counter() - start)
 
 
-def acting(observations, series: Series, model: models.Model, report, answer: Estimate):
-    """What is wrong with how the knobs act, sentences, and whether that is quite otherwise than an
-    answer takes it to be: `diagnosis.of_frames`, of these frames one by one."""
+def doubted(answer: Estimate, frames: int) -> bool:
+    """Whether it is to be asked how the knobs really act: they act far from told by the refinement,
+    or more than a third of the frames were set aside."""
+    return bool(answer.refinement and answer.refinement.far_off) or (
+        3 * len(answer.rejected_frames) > frames)
+
+
+def acting(observations, series: Series, model: models.Model, report):
+    """How the knobs act: `diagnosis.of_frames`, of these frames one by one."""
     return diagnosis.of_frames(
         observations, series.knobs_nm, series.knob_names, series.optics,
-        lambda seen: state_of(seen, series.knob_names, series.optics, model), report,
-        answer.actuator)
+        lambda seen: state_of(seen, series.knob_names, series.optics, model), report)
 
 
 def state_of(seen: observation.Observation, knob_names, optics: Optics, model: models.Model,

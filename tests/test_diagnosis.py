@@ -69,8 +69,9 @@ def test_a_frame_of_a_loop_that_shows_no_state_leaves_the_others():
     def told(usable=6, dead=()):
         observed = [SimpleNamespace(number=k, fault=None if k < usable else "blank")
                     for k in range(6)]
-        return diagnosis.of_frames(observed, knobs, FIRST_ORDER, OPTICS, state_of, lambda *_: None,
-                                   without(FIRST_ORDER, *dead))
+        findings, found = diagnosis.of_frames(
+            observed, knobs, FIRST_ORDER, OPTICS, state_of, lambda *_: None)
+        return findings, diagnosis.otherwise(found, without(FIRST_ORDER, *dead))
 
     findings, otherwise = told()
     assert any("C12a does not move" in one for one in findings) and otherwise
