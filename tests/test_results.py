@@ -91,3 +91,26 @@ def test_what_determines_the_state():
     assert rank == size - 2
     rank, size = ranks["f(-x) = f(x)", "plane"]
     assert rank == size
+
+
+def test_series_that_are_disbelieved():
+    rows = result("unexplained")["rows"]
+    many, wrong = told(r"none of (\d+) series is disbelieved.*?of 24 series (\w+) were converged")
+    borne = [rows[f"simulated, {kind}"] for kind in (
+        "as they are", "gains 10 %", "gains within 40 %", "drift", "hysteresis")]
+    assert sum(row["series"] for row in borne) == int(many)
+    assert sum(row["converged"] for row in borne) == int(many)
+    assert not any(row["unexplained"] or row["disbelieved"] for row in borne)
+    noticed = [rows[f"simulated, {kind}"] for kind in (
+        "camera turned", "camera mirrored", "crystalline")]
+    assert sum(row["converged"] for row in noticed) == NUMBERS[wrong.capitalize()]
+
+
+def test_instruments_that_are_followed():
+    inside, stated, untouched = told(
+        r"in (\d+) % of the time, where (\d+) % are stated and nothing done leaves (\d+) %")
+    summary = result("tracking")["summary"]
+    for name, said in (("inside", inside), ("stated", stated), ("untouched", untouched)):
+        assert round(100 * summary[name]) == int(said)
+    assert 0.7 < summary["rms_z"] < 1.3 and summary["within_2"] > 0.9
+    assert summary["worst"] <= 1
