@@ -180,8 +180,9 @@ def summarise(runs) -> dict:
             if fault in NAMED:
                 counts["named"] += _named(run, fault)
     for fault in set(NAMED) & set(by_fault):
+        alike = {one for one, words in NAMED.items() if set(words) & set(NAMED[fault])}
         by_fault[fault]["wrongly"] = sum(
-            _named(run, fault) for run in runs if fault not in run["faults"])
+            _named(run, fault) for run in runs if not alike & set(run["faults"]))
     return {"runs": len(runs), "verdicts": dict(Counter(run["verdict"] for run in runs)),
             "tuned": len(tuned), "tuned_inside": inside,
             "broken": [f"seed {run['seed']}: {one}" for run in runs for one in run["broken"]],

@@ -154,6 +154,9 @@ def main(arguments=None) -> int:
             closed_loop.keep(options.lines, wanted, done[seed])
             print(f"{seed}: {done[seed].get('failed', 'followed')}", file=sys.stderr, flush=True)
     runs = [done[seed] for seed in seeds]
+    if not any("looks" in run for run in runs):
+        print("none could be followed: " + "; ".join(run["failed"] for run in runs))
+        return 1
     result = {"benchmark": "tracking", "settings": wanted, "seeds": [seeds[0], seeds[-1]],
               "provenance": provenance.provenance(), "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

@@ -119,7 +119,7 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     if options.instruments <= options.first:
         parser.error("--instruments should be larger than --first")
-    model, rows, code = models.load(), {}, provenance.code(__file__)
+    model, rows, code, kept = models.load(), {}, provenance.code(__file__), {}
     seeds = range(FIRST_SEED + options.first, FIRST_SEED + options.instruments)
     for kind in (*BORNE, *NOTICED):
         settings = {"kind": kind, "code": code, "model": provenance.digest(provenance.MODEL)}
@@ -129,12 +129,14 @@ def main(arguments=None) -> int:
                 done[seed] = of_instrument(seed, kind, model)
                 closed_loop.keep(options.lines, settings, done[seed])
                 print(f"{kind} {seed}: {done[seed]}", file=sys.stderr, flush=True)
-        rows[f"simulated, {kind}"] = row([done[seed] for seed in seeds])
+        kept[kind] = [done[seed] for seed in seeds]
+        rows[f"simulated, {kind}"] = row(kept[kind])
     for path in sorted(options.folder.glob("p*.h5")):
         rows[path.stem] = row([of_series(jaxcal.read_series(path), model)])
     result = {"benchmark": "unexplained", "unexplained": refine.MISFIT,
               "disbelieved": estimation.DISBELIEVED, "wrong": WRONG,
-              "seeds": [seeds[0], seeds[-1]], "provenance": provenance.provenance(), "rows": rows}
+              "seeds": [seeds[0], seeds[-1]], "provenance": provenance.provenance(), "rows": rows,
+              "runs": kept}
     provenance.write(options.json, result)
     provenance.put("unexplained", markdown(result), options.document)
     print(markdown(result))

@@ -1,6 +1,6 @@
 """Tune a microscope in a closed loop: acquire, estimate, step, stop, apply, verify."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
 import jax
@@ -102,14 +102,17 @@ def _closed(course: Course, plan: Plan) -> Calibration:
         while ended is None:
             _explore(course, plan)
             ended = _apply(course, plan)
-    except np.linalg.LinAlgError as error:
-        wrong = (f"the frames could not be evaluated ({error}): they may be unlike each other, "
-                 f"start again")
     except (InstrumentError, ValueError, OSError) as error:
-        if isinstance(error, SeriesError) and course.microscope.untouched:
-            raise  # it would have gone on otherwise: what it left, and its answer, stand
+        microscope = course.microscope
+        if microscope.ended and (microscope.recorded or not isinstance(error, ValueError)):
+            raise  # it had ended, and goes otherwise now: what it left, and its answer, stand
         wrong = str(error)  # of the instrument, its frames, or the folder
+        if isinstance(error, np.linalg.LinAlgError):
+            wrong = (f"the frames could not be evaluated ({error}): they may be unlike each other, "
+                     f"start again")
     except BaseException as error:
+        if course.microscope.ended:
+            raise
         try:
             error.add_note(_bring_back(course)[1])
         except BaseException as again:
@@ -140,9 +143,10 @@ def _true_left(microscope, names) -> np.ndarray | None:
 def _truth(microscope) -> dict | None:
     """The hidden state of a microscope that is simulated."""
     try:
-        return microscope.truth_nm
+        truth = microscope.truth_nm
     except Exception:  # as above
         return None
+    return truth if isinstance(truth, Mapping) else None
 
 
 def _explore(course: Course, plan: Plan) -> None:

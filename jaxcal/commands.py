@@ -62,22 +62,24 @@ def calibrate(arguments):
             )
     except InstrumentError as error:  # it cannot take up the run
         raise InputError(f"{microscope.name}: {error}") from error
-    if run.estimate is not None:  # told before files are written: the instrument has moved
-        console.estimate_table(
-            f"{microscope.name} microscope" if microscope.name == "simulated" else microscope.name,
-            run.estimate,
-            run.limits_nm,
-            truth_nm=run.truth_nm,
-            applied_nm=run.applied_knobs_nm,
-            verdict=run.verdict,
-            limit=results.limit_name(run.limits_nm, _limits(microscope)),
-        )
-    if arguments.json is not None:
-        results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
-    _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)},
-                 {microscope.name: run})
-    if arguments.report is not None:
-        _write_report(arguments.report, [run], arguments.seed)
+    try:  # told before files are written, as the instrument has moved, and both whatever fails
+        if run.estimate is not None:
+            console.estimate_table(
+                "simulated microscope" if microscope.name == "simulated" else microscope.name,
+                run.estimate,
+                run.limits_nm,
+                truth_nm=run.truth_nm,
+                applied_nm=run.applied_knobs_nm,
+                verdict=run.verdict,
+                limit=results.limit_name(run.limits_nm, _limits(microscope)),
+            )
+    finally:
+        if arguments.json is not None:
+            results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
+        _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)},
+                     {microscope.name: run})
+        if arguments.report is not None:
+            _write_report(arguments.report, [run], arguments.seed)
     if run.verdict == calibration.REFUSED:
         raise InputError(f"{microscope.name}: refused: {run.reason}")
     return ANSWERED
@@ -90,17 +92,21 @@ def _ended_in_order():
     heard = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         heard = []  # another thread cannot hear them
-    before = {one: signal.signal(one, _interrupt) for one in heard}
+    before = {one: signal.getsignal(one) for one in heard}
+    ours = [one for one in heard if before[one] not in (signal.SIG_IGN, None)]  # nohup, others'
+
+    def interrupt(number, frame):
+        for one in ours:  # once is enough; the next would stop the way back
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for one in ours:
+        signal.signal(one, interrupt)
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _interrupt(number, frame):
-    signal.signal(number, signal.SIG_IGN)  # once is enough; the next would stop the way back
-    raise KeyboardInterrupt
+        for one in ours:
+            signal.signal(one, before[one])
 
 
 def estimate(arguments):

@@ -1,8 +1,9 @@
 """Does an adapter do what `jaxcal.calibrate` takes for granted? Asked of the instrument itself.
 
-`check` turns the knobs by known steps and looks at what the frames say of it: that limits are kept,
-settings are reached, frames are fresh, and that the camera sees each knob do what its name says, in
-nm, with x to the right and y down. The knobs are brought back in the end, whatever happens.
+`check` turns the knobs by known steps and looks at what the frames say of it: that settings are
+reached, limits kept (on demand), frames fresh, and that the camera sees each knob do what its name
+says, in nm, with x to the right and y down. The knobs are brought back in the end, whatever
+happens.
 """
 
 from collections.abc import Callable

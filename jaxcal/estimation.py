@@ -1,8 +1,9 @@
 """The state of a microscope from a series of frames: EM over the latents, then the refinement.
 
 EM finds the basins from the latents of whole frames, the refinement (:mod:`jaxcal.refine`) what
-the spectra contain. Where the knobs turn out to act far from told, the frames are asked one by one
-(:mod:`jaxcal.diagnosis`): a camera that is turned can look like knobs that miss their settings.
+the spectra contain. Where the knobs turn out to act far from told, or many
+frames do not fit, they are asked one by one (:mod:`jaxcal.diagnosis`): a camera that is turned can
+look like knobs that miss their settings.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -47,8 +47,9 @@ def replacing(path):
 def sweep(path):
     """Remove scratch files that killed programs left beside ``path``, for who is alone there."""
     target = Path(os.path.realpath(path))
-    for scratch in target.parent.glob(f".{target.name}.*"):
-        scratch.unlink(missing_ok=True)
+    for scratch in target.parent.glob(f".{target.name}.{'?' * 8}"):  # as mkstemp names them
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def write_text(path, text):

@@ -41,7 +41,7 @@ class RecordedMicroscope:
     Attributes:
         knob_names, optics, name, knobs_nm, limits_nm, arrives: of the instrument.
         recorded: how many frames are still to be shown from the record.
-        untouched: whether it goes on with a run that had ended, and nothing was moved since.
+        ended: whether this goes on with a run that had ended, and nothing was moved since.
 
     Raises:
         SeriesError: there is no run to go on with, or it was another call; or there is one and it
@@ -60,7 +60,7 @@ class RecordedMicroscope:
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
         self._resumed = resume
         self._interrupted = False  # and nothing was moved since
-        self.untouched = False
+        self.ended = False
         self._told = {
             "microscope": self.name, "knob_names": list(self.knob_names),
             "limits_nm": None if limits_nm is None else self._named(limits_nm),
@@ -93,7 +93,8 @@ class RecordedMicroscope:
             self.knobs_nm = self._stood[self._shown].copy()
             return
         self._write(**self._standing())
-        self.untouched = False
+        self._told |= {"state": RUNNING, "message": ""} if self.ended else {}
+        self.ended = False
         self.instrument.set(wanted)
         self._interrupted = False
         self.knobs_nm = self.instrument.knobs_nm.copy()
@@ -142,7 +143,7 @@ class RecordedMicroscope:
             self._put(**self._standing())
         except OSError:
             pass  # of a full disk, say; it is told of once the knobs are back
-        home, self.untouched = np.zeros(len(self.knob_names)), False
+        home = np.zeros(len(self.knob_names))
         self._told["asked_nm"] = self._named(home)
         for attempt in range(TRIES):
             try:
@@ -200,7 +201,9 @@ class RecordedMicroscope:
         for name in ("run.json", "series.h5"):
             sweep(self.folder / name)
         self._interrupted = told.get("state") == RUNNING
-        self.untouched = not self._interrupted
+        self.ended = not self._interrupted
+        if self.ended:
+            self._told |= {"state": told["state"], "message": told.get("message", "")}
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
                        "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),

@@ -35,7 +35,7 @@ HOUR = 3600.0
 SURPRISE = 25.0  # squared deviations by which a frame may be off what is expected, in any direction
 FAINT = 1e-3  # of the prior's information, below which a frame tells nothing of a direction
 STEPS = 15  # of the climb
-ASTIGMATIC = 0.3  # C12 of a probe over its C10
+ASTIGMATIC = 0.3  # C12 of a probe over its C10, both halves together
 SEEN = 0.1  # share of a frame's windows that the theory is to be trusted in (`hologram.trust`)
 FOLLOWED = "state", "log_scale", "film", "noise", "focal_spread", "thickness", "blur", "halo"
 HELPS = 0.1  # by which a correction has to raise the probability of being within the limits
@@ -103,8 +103,9 @@ class Judgement:
     """Whether an instrument is tuned at its setting.
 
     inside: the probability that all knobs are within their limits; correct: whether that is less
-    than CONFIDENCE, and more by HELPS at the setting that tunes as far as is known, knobs_nm (P,),
-    which is within reach; message: all that in a sentence, and what to do where it is not.
+    than CONFIDENCE, and at the setting that tunes as far as is known, knobs_nm (P,), more by HELPS
+    or CONFIDENCE; not where that is out of reach, or the last frame a surprise; message: all that
+    in a sentence, and what to do where it is not.
     """
 
     inside: float

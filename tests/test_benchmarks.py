@@ -637,6 +637,18 @@ def test_series_to_be_borne_and_to_be_noticed(kind):
     np.testing.assert_array_equal(unexplained.microscopes(5, kind)[0].state_nm()[:3], start)
 
 
+@pytest.mark.parametrize(("kind", "seen"), [
+    ("as they are", lambda frame: frame), ("camera mirrored", lambda frame: frame[:, ::-1]),
+    ("camera turned", np.rot90), ("crystalline", None)])
+def test_how_the_camera_of_a_series_sees_it(kind, seen):
+    plain = np.asarray(unexplained.microscopes(5, "as they are")[0].acquire(), np.float32)
+    shown = unexplained.microscopes(5, kind)[1].acquire()
+    if seen is None:
+        assert abs(np.corrcoef(shown.ravel(), plain.ravel())[0, 1]) < 0.99
+    else:
+        np.testing.assert_array_equal(shown, seen(plain))
+
+
 def test_verification_counts_what_is_doubted_by_error(monkeypatch):
     """One frame of two above the threshold is half; one that cannot be used does not count."""
     def odds(seen, state_nm, optics, model, **_):

@@ -534,6 +534,16 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 
 
+def test_when_it_is_asked_how_the_knobs_really_act():
+    """Where they act far from told, or of eight frames three were set aside."""
+    for far_off, aside, asked in ((False, 0, False), (True, 0, True), (False, 2, False),
+                                  (False, 3, True)):
+        answer = SimpleNamespace(refinement=SimpleNamespace(far_off=far_off),
+                                 rejected_frames=((1, "does not fit"),) * aside)
+        assert estimation.doubted(answer, 8) == asked
+    assert not estimation.doubted(SimpleNamespace(refinement=None, rejected_frames=()), 8)
+
+
 def test_frames_unlike_anything_are_told(refined):
     """Of the four frames used; those set aside do not count."""
     one = estimation._compared(refined, {2: 1.25})

@@ -273,7 +273,8 @@ def test_a_calibration_that_is_asked_to_end_brings_the_knobs_back(calls, monkeyp
             os.kill(os.getpid(), number)
             time.sleep(5)
         except KeyboardInterrupt as error:
-            os.kill(os.getpid(), number)
+            for again in (signal.SIGTERM, number):
+                os.kill(os.getpid(), again)
             error.add_note("the knobs are back where they were")
             raise
 
@@ -281,6 +282,13 @@ def test_a_calibration_that_is_asked_to_end_brings_the_knobs_back(calls, monkeyp
     assert run("calibrate") == 130
     assert "interrupted; the knobs are back where they were" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+    signal.signal(number, signal.SIG_IGN)  # as nohup does: it is not heard then
+    try:
+        monkeypatch.setattr(sys.modules["jaxcal.calibration"], "calibrate", lambda *_, **__: (
+            os.kill(os.getpid(), number), standins.calibration(("C10",)))[1])
+        assert run("calibrate", "--knobs", "C10") == 0
+    finally:
+        signal.signal(number, before)
 
 
 def test_two_series_of_one_name_are_not_mixed_up(tmp_path, calls, capsys):

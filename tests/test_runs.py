@@ -412,6 +412,11 @@ def test_a_run_that_was_made_otherwise_does_not_go_on(tune, tmp_path, monkeypatc
         tune(bench, run=tmp_path, resume=True)
     assert_array_equal(bench.knobs, tuned)  # it had ended: what it left stands
     assert (tmp_path / "run.json").read_text() == kept
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_off_at(patch, course, "infer", 0, KeyboardInterrupt)
+        tune(bench, run=tmp_path, resume=True)
+    assert_array_equal(bench.knobs, tuned)
+    assert (tmp_path / "run.json").read_text() == kept
     (tmp_path / "run.json").write_text(kept.replace('"state": "tuned"', '"state": "running"'))
     made = tune(bench, run=tmp_path, resume=True)
     assert made.verdict == "refused"
@@ -435,8 +440,8 @@ def test_folders_that_hold_no_run(tune, tmp_path, content, match):
 def test_what_a_kill_left_half_written_is_swept(tune, tmp_path):
     """In the folder that is gone on with; the run's own files and others stay."""
     tune(Bench(), run=tmp_path)
-    kept = {path.name for path in tmp_path.iterdir()} | {".notes"}
-    for name in (".series.h5.x1y2z3", ".run.json.abcdef", ".notes"):
+    kept = {path.name for path in tmp_path.iterdir()} | {".notes", ".run.json.swp"}
+    for name in (".series.h5.x1y2_z3w", ".run.json.abcdefgh", ".notes", ".run.json.swp"):
         (tmp_path / name).write_bytes(b"half")
     tune(Bench(), run=tmp_path, resume=True)
     assert {path.name for path in tmp_path.iterdir()} == kept

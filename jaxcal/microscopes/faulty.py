@@ -57,7 +57,7 @@ class FaultyMicroscope:
         self._random = np.random.default_rng([seed, 5])
         self.asked_nm = np.zeros(len(microscope.knob_names))
         self._before, self._last, self._taken, self._called = self.asked_nm, None, 0, 0
-        self._arrived = self.asked_nm
+        self._arrived = self._stood = self.asked_nm  # now, and before the last move
         self.largest_nm = self.asked_nm.copy()
 
     def __getattr__(self, name):
@@ -77,7 +77,7 @@ class FaultyMicroscope:
         for knob, frame in self._stuck.items():
             if self._taken >= frame:
                 arriving[knob] = self._arrived[knob]
-        self._arrived = arriving
+        self._stood, self._arrived = self._arrived, arriving
         self._behind.set(arriving)
 
     def acquire(self):
@@ -90,7 +90,7 @@ class FaultyMicroscope:
         if fault == "stale" and self._last is not None:
             return self._last.copy()
         if fault == "late":
-            self._behind.set(self._before)
+            self._behind.set(self._stood)
         frame = np.asarray(self._behind.acquire(), float)
         if fault == "late":
             self._behind.set(self._arrived)
@@ -108,7 +108,8 @@ class FaultyMicroscope:
         self._taken = len(past.asked_nm)
         self._called = 2 * self._taken
         if past.knobs_nm is not None:
-            self._before = self.asked_nm = self._arrived = np.array(past.knobs_nm, float)
+            self._before = self.asked_nm = np.array(past.knobs_nm, float)
+            self._arrived = self._stood = self.asked_nm  # as far as the past tells
 
     def _fail(self):
         fault = self._calls.get(self._called)
