@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,7 @@ def parrot():
     listener, answers, threads = socket.create_server(("127.0.0.1", 0)), [], []
 
     def talk(connection, answer):
-        with connection:
+        with connection, suppress(OSError):  # the other side may be gone before it is answered
             connection.recv(65536)
             connection.sendall(answer)
             if not answer.endswith(b"\0"):
