@@ -534,6 +534,14 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 
 
+def test_gains_are_told_with_the_largest_crosstalk():
+    gain = np.array([[1.0, 0.05, 0.0], [-0.04, 0.9, 0.0], [0.0, 0.0, 1.1]])
+    names = ("C10", "C12a", "C12b")
+    told = estimation._told_gains(gain, names)
+    assert told == "C10 1.00, C12a 0.90, C12b 1.10, +0.05 of C12a arrives in C10"
+    assert estimation._told_gains(np.diag(np.diag(gain)), names) == told.partition(", +")[0]
+
+
 def test_when_it_is_asked_how_the_knobs_really_act():
     """Where they act far from told, or of eight frames three were set aside."""
     for far_off, aside, asked in ((False, 0, False), (True, 0, True), (False, 2, False),

@@ -266,7 +266,7 @@ def test_a_calibration_that_is_asked_to_end_brings_the_knobs_back(calls, monkeyp
     if not hasattr(signal, name):
         pytest.skip(f"there is no {name} on this system")
     number = getattr(signal, name)
-    before = signal.getsignal(number)
+    before = signal.signal(number, signal.SIG_DFL)  # these tests may be started by nohup
 
     def calibrate(microscope, **options):
         try:
@@ -278,12 +278,12 @@ def test_a_calibration_that_is_asked_to_end_brings_the_knobs_back(calls, monkeyp
             error.add_note("the knobs are back where they were")
             raise
 
-    monkeypatch.setattr(sys.modules["jaxcal.calibration"], "calibrate", calibrate)
-    assert run("calibrate") == 130
-    assert "interrupted; the knobs are back where they were" in capsys.readouterr().err
-    assert signal.getsignal(number) is before
-    signal.signal(number, signal.SIG_IGN)  # as nohup does: it is not heard then
     try:
+        monkeypatch.setattr(sys.modules["jaxcal.calibration"], "calibrate", calibrate)
+        assert run("calibrate") == 130
+        assert "interrupted; the knobs are back where they were" in capsys.readouterr().err
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)  # as nohup does: it is not heard then
         monkeypatch.setattr(sys.modules["jaxcal.calibration"], "calibrate", lambda *_, **__: (
             os.kill(os.getpid(), number), standins.calibration(("C10",)))[1])
         assert run("calibrate", "--knobs", "C10") == 0

@@ -89,7 +89,6 @@ def test_gains_far_from_told_are_found_gains_that_are_asked_for_and_a_wrong_ener
         assert np.abs(np.diag(one["actuator"]) - np.diag(one["gains"])).max() < within, one
         assert np.all(np.abs(one["error_nm"]) < 4 * np.array(one["sd_nm"])), one
     assert "the knobs do not act as told: gains C10 1." in far["message"]
-    assert re.search(r"\+0\.0\d of C12a arrives in C10", far["message"]), far["message"]
     assert "gains C10 1." in asked["message"]
     assert "do not act as told" not in asked["message"]
     proposed = re.search(r"energy_keV is wrong \((\d+) instead of 300", energy["message"])
