@@ -190,6 +190,18 @@ def keep(path: Path, wanted: dict, run: dict) -> None:
         os.fsync(lines.fileno())
 
 
+def each(lines: Path, wanted: dict, seeds, make, told, result: Path | None = None) -> list[dict]:
+    """The runs of seeds: those that are `kept`, the others by ``make(seed)``, each kept as soon as
+    it ends and told of on stderr as ``told(run)`` has it."""
+    done = kept(lines, wanted, result)
+    for seed in seeds:
+        if seed not in done:
+            done[seed] = make(seed)
+            keep(lines, wanted, done[seed])
+            print(told(done[seed]), file=sys.stderr, flush=True)
+    return [done[seed] for seed in seeds]
+
+
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -164,14 +164,9 @@ def main(arguments=None) -> int:
     model = models.load() if options.full else None
     wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift,
               "code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
-    done = closed_loop.kept(options.lines, wanted)
-    for seed in range(10_000, 10_000 + options.instruments):
-        if seed not in done:
-            done[seed] = one(seed, options.frames, options.drift, model)
-            closed_loop.keep(options.lines, wanted, done[seed])
-            if seed % 10 == 9:
-                print(f"{seed - 9_999} instruments", file=sys.stderr, flush=True)
-    rows = [done[seed] for seed in range(10_000, 10_000 + options.instruments)]
+    rows = closed_loop.each(options.lines, wanted, range(10_000, 10_000 + options.instruments),
+                            lambda seed: one(seed, options.frames, options.drift, model),
+                            lambda run: f"{run['seed'] - 9_999} of {options.instruments}")
     name = ", ".join([str(options.frames), *["start by EM"] * options.full,
                       *[f"drift {options.drift:g} nm"] * (options.drift > 0)])
     result = json.loads(options.json.read_text()) if options.json.is_file() else {"parts": {}}

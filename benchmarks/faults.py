@@ -191,6 +191,14 @@ def summarise(runs) -> dict:
                           and inside >= 0.98 * len(tuned))}
 
 
+def _line(run) -> str:
+    """A run in one line."""
+    left = "" if run["left"] is None else f", {run['left']:.1f} limits left"
+    broken = "; BROKEN: " + "; ".join(run["broken"]) if run["broken"] else ""
+    return (f"{run['seed']}: {run['faults']}: {run['verdict']}{left}, {run['seconds']:.0f} s"
+            f"{broken}")
+
+
 def _named(run, fault: str) -> bool:
     """Whether the reason of a run speaks of a fault."""
     return any(words in run["reason"] for words in NAMED[fault])
@@ -234,18 +242,9 @@ def main(arguments=None) -> int:
         parser.error("--runs should be larger than --first")
     wanted = {"frames": FRAMES, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
-    done, model = closed_loop.kept(options.lines, wanted, options.json), models.load()
-    seeds = range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
-    for seed in seeds:
-        if seed not in done:
-            done[seed] = one(seed, model)
-            closed_loop.keep(options.lines, wanted, done[seed])
-            run = done[seed]
-            left = "" if run["left"] is None else f", {run['left']:.1f} limits left"
-            print(f"{seed}: {run['faults']}: {run['verdict']}{left}, {run['seconds']:.0f} s"
-                  f"{'; BROKEN: ' + '; '.join(run['broken']) if run['broken'] else ''}",
-                  file=sys.stderr, flush=True)
-    runs = [done[seed] for seed in seeds]
+    model, seeds = models.load(), range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
+    runs = closed_loop.each(options.lines, wanted, seeds, lambda seed: one(seed, model), _line,
+                            options.json)
     result = {"benchmark": "faults", "settings": wanted, "provenance": provenance.provenance(),
               "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

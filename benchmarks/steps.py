@@ -100,14 +100,10 @@ def main(arguments=None) -> int:
         parser.error(f"--runs should be at least 1, --frames more than {COMMON}")
     wanted = {"frames": options.frames, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
-    done, model = closed_loop.kept(options.lines, wanted), models.load()
-    seeds = range(100, 100 + options.runs)
-    for seed in seeds:
-        if seed not in done:
-            done[seed] = one(seed, options.frames, model)
-            closed_loop.keep(options.lines, wanted, done[seed])
-            print(f"{seed - 99} of {options.runs}", file=sys.stderr, flush=True)
-    runs = [done[seed] for seed in seeds]
+    model, seeds = models.load(), range(100, 100 + options.runs)
+    runs = closed_loop.each(options.lines, wanted, seeds,
+                            lambda seed: one(seed, options.frames, model),
+                            lambda run: f"{run['seed'] - 99} of {options.runs}")
     result = {"benchmark": "steps", "settings": wanted, "provenance": provenance.provenance(),
               "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

@@ -91,14 +91,9 @@ def main(arguments=None) -> int:
     if options.instruments < 1:
         parser.error("--instruments should be at least 1")
     wanted = {"code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
-    done, model = closed_loop.kept(options.lines, wanted), models.load()
-    seeds = range(60000, 60000 + options.instruments)
-    for seed in seeds:
-        if seed not in done:
-            done[seed] = one(seed, model)
-            closed_loop.keep(options.lines, wanted, done[seed])
-            print(f"{seed - 59999} of {options.instruments}", file=sys.stderr, flush=True)
-    runs = [done[seed] for seed in seeds]
+    model, seeds = models.load(), range(60000, 60000 + options.instruments)
+    runs = closed_loop.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
+                            lambda run: f"{run['seed'] - 59999} of {options.instruments}")
     result = {"benchmark": "verification", "settings": wanted, "doubted": calibration.DOUBTED,
               "provenance": provenance.provenance(), "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

@@ -133,6 +133,11 @@ def reliable(answer: Estimate) -> bool:
     return bool(explained and not mostly_unlike(answer))
 
 
+def many_set_aside(answer: Estimate, frames: int) -> bool:
+    """Whether more than a third of so many frames were set aside."""
+    return 3 * len(answer.rejected_frames) > frames
+
+
 def mostly_unlike(answer: Estimate) -> bool:
     """Whether half and more of the frames used are unlike anything the model was trained on."""
     unlike = set(answer.unlike_frames) & set(answer.frame_numbers)

@@ -17,6 +17,7 @@ from jaxcal.answers import (
     Estimate,
     inside,
     left,
+    many_set_aside,
     reliable,
 )
 from jaxcal.basins import START, check_knobs
@@ -92,7 +93,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     with runs.alone(run, new=not resume):
         ended = _closed(Course(RecordedMicroscope(
             instrument, run, call=call, limits_nm=limits, resume=resume)), plan)
-    return replace(ended, true_left_nm=_true_left(microscope, names))
+    left_nm = _true_left(microscope, names) if plan.truth_nm else None
+    return replace(ended, true_left_nm=left_nm)
 
 
 def _closed(course: Course, plan: Plan) -> Calibration:
@@ -135,7 +137,7 @@ def _closed(course: Course, plan: Plan) -> Calibration:
 def _true_left(microscope, names) -> np.ndarray | None:
     """What is really left of the knobs' aberrations (P,), nm; of a simulated microscope."""
     try:
-        return microscope.state_nm()[indices(names)] if _truth(microscope) else None
+        return microscope.state_nm()[indices(names)]
     except Exception:  # an adapter that is no simulation may raise anything; it has no truth
         return None
 
@@ -333,7 +335,7 @@ def _found(course: Course, plan: Plan, answer: Estimate, doubtful: bool):
     otherwise than the answer takes them to. How they really act is asked where the answer is
     doubtful, frames were set aside or the knobs do not act as told."""
     told, frames, otherwise = [], len(course.frames), False
-    many = 3 * len(answer.rejected_frames) > frames
+    many = many_set_aside(answer, frames)
     if many:
         told.append(f"{len(answer.rejected_frames)} of {frames} frames were set aside, look for a "
                     f"better area of thin amorphous film")

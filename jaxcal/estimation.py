@@ -28,7 +28,7 @@ from jaxcal import (
 )
 from jaxcal import model as models
 from jaxcal.aberrations import ORDER, indices
-from jaxcal.answers import Estimate, Mode, mostly_unlike
+from jaxcal.answers import Estimate, Mode, many_set_aside, mostly_unlike
 from jaxcal.basins import DECIDED, GAIN_STEPS, MORE_STARTS, START, Frames, check_knobs, undecided
 from jaxcal.optics import Optics
 from jaxcal.results import standard_deviation
@@ -107,10 +107,9 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
 
 
 def doubted(answer: Estimate, frames: int) -> bool:
-    """Whether it is to be asked how the knobs really act: they act far from told by the refinement,
-    or more than a third of the frames were set aside."""
-    return bool(answer.refinement and answer.refinement.far_off) or (
-        3 * len(answer.rejected_frames) > frames)
+    """Whether it is to be asked of a refined answer how the knobs really act: far from told by the
+    refinement, or many frames were set aside."""
+    return answer.refinement.far_off or many_set_aside(answer, frames)
 
 
 def acting(observations, series: Series, model: models.Model, report):

@@ -41,7 +41,7 @@ class RecordedMicroscope:
     Attributes:
         knob_names, optics, name, knobs_nm, limits_nm, arrives: of the instrument.
         recorded: how many frames are still to be shown from the record.
-        ended: whether this goes on with a run that had ended, and nothing was moved since.
+        ended: whether this goes on with a run that had ended, and has moved nothing yet.
 
     Raises:
         SeriesError: there is no run to go on with, or it was another call; or there is one and it
@@ -58,9 +58,7 @@ class RecordedMicroscope:
         self.knobs_nm = np.zeros(len(self.knob_names))
         self.folder = None if folder is None else Path(folder)
         self._frames, self._stood, self._asked, self._shown = [], [], [], 0
-        self._resumed = resume
-        self._interrupted = False  # and nothing was moved since
-        self.ended = False
+        self._left = None  # state of the run that is gone on with, as long as nothing is moved
         self._told = {
             "microscope": self.name, "knob_names": list(self.knob_names),
             "limits_nm": None if limits_nm is None else self._named(limits_nm),
@@ -79,6 +77,10 @@ class RecordedMicroscope:
     def recorded(self) -> int:
         return len(self._frames) - self._shown
 
+    @property
+    def ended(self) -> bool:
+        return self._left not in (None, RUNNING)
+
     def set(self, knobs_nm) -> None:
         """Turn the knobs to (P,) nm; while recorded frames are shown, go where they were taken."""
         wanted = np.asarray(knobs_nm, float)
@@ -92,11 +94,11 @@ class RecordedMicroscope:
                     "begin a new run", file=self.folder)
             self.knobs_nm = self._stood[self._shown].copy()
             return
+        if self.ended:
+            self._told |= {"state": RUNNING, "message": ""}
+        self._left = None
         self._write(**self._standing())
-        self._told |= {"state": RUNNING, "message": ""} if self.ended else {}
-        self.ended = False
         self.instrument.set(wanted)
-        self._interrupted = False
         self.knobs_nm = self.instrument.knobs_nm.copy()
         self._write(**self._standing(wanted, self.knobs_nm))
 
@@ -126,9 +128,9 @@ class RecordedMicroscope:
                           for told in (self._told["asked_nm"], self._told["arrived_nm"]))
         standing = self.instrument.standing_nm
         there = standing is not None and arrived and _same(standing, asked)
-        if there and self._resumed and self.arrives:
+        if there and self._left is not None and self.arrives:
             there = _same(self.instrument.where(arrived), arrived)
-        if asked and (self._interrupted or not there):
+        if asked and (self._left == RUNNING or not there):
             self.set(asked)
 
     def bring_back(self) -> None:
@@ -200,10 +202,9 @@ class RecordedMicroscope:
             self.instrument.shape = kept.frames.shape[1:]
         for name in ("run.json", "series.h5"):
             sweep(self.folder / name)
-        self._interrupted = told.get("state") == RUNNING
-        self.ended = not self._interrupted
+        self._left = told.get("state", RUNNING)
         if self.ended:
-            self._told |= {"state": told["state"], "message": told.get("message", "")}
+            self._told |= {"state": self._left, "message": told.get("message", "")}
         standing = told["standing_nm"] and np.array(list(told["standing_nm"].values()))
         self._told |= {"started": told["started"], "origin": told["origin"],
                        "standing_nm": told["standing_nm"], "arrived_nm": told.get("arrived_nm"),

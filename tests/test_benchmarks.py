@@ -381,6 +381,25 @@ def test_runs_of_another_model_are_made_again(tmp_path):
     assert closed_loop.kept(lines, {"model": "b"}) == {1: {"seed": 1}}
 
 
+def test_each_run_is_made_once_though_a_call_is_cut_off(tmp_path, capsys):
+    lines, made = tmp_path / "runs.jsonl", []
+
+    def make(seed):
+        made.append(seed)
+        if made == [0, 1]:
+            raise KeyboardInterrupt
+        return {"seed": seed}
+
+    def call():
+        return closed_loop.each(lines, {"model": "a"}, range(3), make, lambda r: f"run {r['seed']}")
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert call() == call() == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+    assert made == [0, 1, 1, 2]
+    assert capsys.readouterr().err.split("\n") == ["run 0", "run 1", "run 2", ""]
+
+
 # series of another simulator ----------------------------------------------------------------------
 
 X0 = {"C10": 10.0, "C12a": -20.0, "C12b": 30.0}

@@ -549,7 +549,6 @@ def test_when_it_is_asked_how_the_knobs_really_act():
         answer = SimpleNamespace(refinement=SimpleNamespace(far_off=far_off),
                                  rejected_frames=((1, "does not fit"),) * aside)
         assert estimation.doubted(answer, 8) == asked
-    assert not estimation.doubted(SimpleNamespace(refinement=None, rejected_frames=()), 8)
 
 
 def test_frames_unlike_anything_are_told(refined):

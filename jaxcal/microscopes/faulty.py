@@ -56,7 +56,7 @@ class FaultyMicroscope:
         self.optics = microscope.optics if optics is None else optics
         self._random = np.random.default_rng([seed, 5])
         self.asked_nm = np.zeros(len(microscope.knob_names))
-        self._before, self._last, self._taken, self._called = self.asked_nm, None, 0, 0
+        self._last, self._taken, self._called = None, 0, 0
         self._arrived = self._stood = self.asked_nm  # now, and before the last move
         self.largest_nm = self.asked_nm.copy()
 
@@ -72,8 +72,8 @@ class FaultyMicroscope:
         wanted = settings(knobs_nm, self._behind.knob_names)
         self.largest_nm = np.maximum(self.largest_nm, np.abs(wanted))
         self._fail()
-        self._before, self.asked_nm = self.asked_nm, wanted
-        arriving = wanted - self._hysteresis * (wanted - self._before)
+        arriving = wanted - self._hysteresis * (wanted - self.asked_nm)
+        self.asked_nm = wanted
         for knob, frame in self._stuck.items():
             if self._taken >= frame:
                 arriving[knob] = self._arrived[knob]
@@ -108,7 +108,7 @@ class FaultyMicroscope:
         self._taken = len(past.asked_nm)
         self._called = 2 * self._taken
         if past.knobs_nm is not None:
-            self._before = self.asked_nm = np.array(past.knobs_nm, float)
+            self.asked_nm = np.array(past.knobs_nm, float)
             self._arrived = self._stood = self.asked_nm  # as far as the past tells
 
     def _fail(self):
