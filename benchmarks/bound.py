@@ -100,7 +100,9 @@ def markdown(result) -> str:
             for name, s, t, r in zip(SEVEN, simulator.T, theory.T, ratio.T, strict=True)]
     head = ("one frame", "simulator, median (nm)", "theory, median (nm)",
             "theory/simulator: median (range)")
-    return f"{provenance.markdown(head, rows)}\n\n{provenance.source(result)}"
+    sampled = provenance.sampled("instruments and states", [row["seed"] for row in result["cases"]],
+                                 f"one frame and {result['settings']['draws']} films each")
+    return f"{provenance.markdown(head, rows)}\n\n{sampled} {provenance.source(result)}"
 
 
 def main(arguments=None) -> int:

@@ -152,7 +152,9 @@ def markdown(result) -> str:
             f"seed {run['seed']} ("
             + (run.get("failed") or f"{run['largest_in_limits']:.1f} times a limit") + ")"
             for run in missed) + ".")
-    return "\n\n".join([*parts, provenance.source(result)])
+    sampled = provenance.sampled("microscopes", result["seeds"], "at most "
+                                 f"{result['settings']['frames']} frames each and one to verify")
+    return "\n\n".join([*parts, f"{sampled} {provenance.source(result)}"])
 
 
 def settings(options) -> dict:

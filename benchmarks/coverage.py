@@ -137,11 +137,13 @@ def markdown(result) -> str:
             f"{np.sqrt(np.mean(np.square(s['rms_z']))):.2f}",
             f"{min(s['ranks_chi2_p']):.2f} ... {max(s['ranks_chi2_p']):.2f}",
             f"{s['drifts']:.0%}" if "drifts" in s else "",
+            provenance.span([row["seed"] for row in part["rows"]]),
             part["provenance"]["commit"][:7]))
         bounds.append((name, *(f"{e:.2g} / {b:.2g} = {r:.2f}" for e, b, r in zip(
             s["rms_error_nm"], s["rms_bound_nm"], s["error_over_bound"], strict=True))))
     head = ("frames", "instruments", *(f"{100 * level:g} % covers" for level in LEVELS),
-            "rms error/sd", "p of uniform ranks, by knob", "probability of a drift, mean", "commit")
+            "rms error/sd", "p of uniform ranks, by knob", "probability of a drift, mean", "seeds",
+            "commit")
     text = [provenance.markdown(head, widths),
             "Root mean square error over that of the bound (nm):",
             provenance.markdown(("frames", *SEVEN), bounds)]

@@ -1,5 +1,6 @@
 """Where numbers come from: versions, commit, model, machine; and the tables in the docs."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "nota
               "watched", "watch_page", "watch_figures"}
 SERIES = ROOT.parent / "shared" / "reality"  # of another simulator, where they are there
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "tinygp", "numpy", "scipy")
+# What single benchmarks measure beside or sample with, where it is installed.
+BESIDE = ("torch", "abtem", "gpytorch", "scikit-learn", "numpyro", "bayesian-optimization")
 
 
 def digest(*paths) -> str:
@@ -56,6 +59,32 @@ def commit() -> str:
         return "unknown"
 
 
+def installed(packages) -> dict[str, str]:
+    """Versions of those packages that are there, by name."""
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def processor(told: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's model name; what Python knows of it where the system does not tell."""
+    try:
+        names = re.findall(r"^model name\s*:\s*(.+)$", told.read_text(), re.M)
+    except OSError:
+        names = []
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def memory_gb() -> float | None:
+    """Main memory of the machine, 10^9 bytes; None where the system does not tell."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def provenance(model=None) -> dict:
     """What to keep beside every result; ``model``: path of the weights, the shipped where None."""
     device = jax.devices()[0]
@@ -65,8 +94,11 @@ def provenance(model=None) -> dict:
         "model": digest(model or MODEL) if Path(model or MODEL).is_file() else None,
         "versions": {"python": platform.python_version(),
                      **{name: metadata.version(name) for name in PACKAGES}},
+        "beside": installed(BESIDE),
         "device": f"{device.platform} ({device.device_kind})",
         "cores": os.cpu_count(),
+        "processor": processor(),
+        "memory_gb": memory_gb(),
     }
 
 
@@ -113,8 +145,32 @@ def put(name: str, text: str, document=DOCUMENT) -> None:
     write_text(document, new)
 
 
-def source(result) -> str:
-    """One line under a table: what it was made with."""
+def span(seeds) -> str:
+    """Seeds in words: "0 to 63", or one by one where some are left out."""
+    seeds = sorted(seeds)
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def sampled(what: str, seeds, each: str) -> str:
+    """A sentence on what a table was made from: how many of what, their seeds, how much of each."""
+    return f"{len(seeds)} {what}, seed{'s' * (len(seeds) > 1)} {span(seeds)}, {each}."
+
+
+def source(result, *beside) -> str:
+    """One line under a table: what it was made with.
+
+    ``beside``: packages that count besides `PACKAGES`, told where the result knows of them. Of the
+    machine older results know the number of cores alone.
+    """
     made = result["provenance"]
-    return (f"Commit {made['commit']}, model {made['model']}, jax {made['versions']['jax']}, "
-            f"Python {made['versions']['python']}, {made['cores']} cores, {made['device']}.")
+    known = made.get("beside", {})
+    versions = made["versions"] | {name: known[name] for name in beside if name in known}
+    processor, memory = made.get("processor"), made.get("memory_gb")
+    return ", ".join([
+        f"Commit {made['commit']}", f"model {made['model']}",
+        *(f"{'Python' if name == 'python' else name} {number}"
+          for name, number in versions.items()),
+        f"{made['cores']} cores" + (f" of {processor}" if processor else ""),
+        *([f"{memory:g} GB"] if memory else []), made["device"]]) + "."

@@ -79,7 +79,8 @@ def row(file: str, truth: dict, answer: dict | None, first: int | None = None, *
 
 
 def summarise(rows) -> dict:
-    """By tier, of C10 and C12 and of C21 and C23: median and largest |error|, rms error/sd."""
+    """By tier, of C10 and C12 and of C21 and C23: median, quartiles and largest |error|, rms
+    error/sd."""
     summary = {}
     for label, tiers in GROUPS.items():
         chosen = [r for r in rows if r["tier"] in tiers]
@@ -93,6 +94,7 @@ def summarise(rows) -> dict:
                 error, sd = pairs.T
                 summary[label][order] = {
                     "n": len(error), "median_nm": float(np.median(np.abs(error))),
+                    "quartiles_nm": np.quantile(np.abs(error), (0.25, 0.75)).tolist(),
                     "largest_nm": float(np.abs(error).max()),
                     "rms_error_over_sd": float(np.sqrt(np.mean((error / sd) ** 2))),
                     "within_2_sd": float(np.mean(np.abs(error) <= 2 * sd)),
@@ -160,19 +162,21 @@ def series_table(rows) -> str:
         lines)
 
 
-def tier_table(summary) -> str:
-    """Medians, largest errors and the calibration of the widths, tier by tier."""
+def tier_table(rows) -> str:
+    """Medians, quartiles, largest errors and the calibration of the widths, tier by tier."""
     lines = []
-    for label, entry in summary.items():
+    for label, entry in summarise(rows).items():
         for order, name in (("first", "C10, C12"), ("second", "C21, C23")):
             if order in entry:
                 e = entry[order]
+                low, high = e["quartiles_nm"]
                 lines.append((f"{label}, {name}", entry["series"], f"{e['median_nm']:.1f}",
-                              f"{e['largest_nm']:.1f}", f"{e['rms_error_over_sd']:.2f}",
+                              f"{low:.1f} ... {high:.1f}", f"{e['largest_nm']:.1f}",
+                              f"{e['rms_error_over_sd']:.2f}",
                               f"{100 * e['within_2_sd']:.0f} %"))
     return provenance.markdown(
-        ("tier", "series", "median abs. error (nm)", "largest (nm)", "rms error/sd",
-         "within 2 sd"), lines)
+        ("tier", "series", "median abs. error (nm)", "quartiles (nm)", "largest (nm)",
+         "rms error/sd", "within 2 sd"), lines)
 
 
 def frames_table(rows) -> str:
@@ -187,6 +191,24 @@ def frames_table(rows) -> str:
                  if (e := summary.get(label, {}).get("first")) else "" for label in groups]
         lines.append((count, *cells))
     return provenance.markdown(("first frames", *(f"tier {label}" for label in groups)), lines)
+
+
+def tables(result, name: str) -> dict[str, str]:
+    """Tables for the documentation, by name, of the parts that a result has."""
+    found = {}
+    for kind, ending in (("command", "command"), ("published", "published"),
+                         ("by_frames", "frames")):
+        if kind not in result:
+            continue
+        rows = result[kind]["series"]
+        used = [r["frames_used"] for r in rows if not r["missing"]] or [0]
+        sampled = (f"{len({r['file'] for r in rows})} series, {min(used)} to {max(used)} frames "
+                   "used.")
+        shown = [frames_table(rows)] if kind == "by_frames" else [tier_table(rows),
+                                                                  series_table(rows)]
+        found[f"{name}_{ending}"] = "\n\n".join(
+            [*shown, f"{sampled} {provenance.source(result[kind])}"])
+    return found
 
 
 def part(rows, made) -> dict:
@@ -215,26 +237,17 @@ def main(arguments=None) -> int:
     made = provenance.provenance(options.model)
     place = options.json or provenance.RESULTS / f"{options.name}.json"
     result = json.loads(place.read_text()) if place.is_file() else {}
-    tables = {}
     if not options.no_command:
         weights = Path(options.model).resolve() if options.model else None
         result["command"] = part(by_command(folder, truth, weights, options.seed), made)
     if options.published:
         result["published"] = part(from_api(
             folder, truth, [None], model, published=True, seed=options.seed), made)
-    for name in ("command", "published"):
-        if name in result:
-            tables[f"{options.name}_{name}"] = "\n\n".join((
-                tier_table(result[name]["summary"]), series_table(result[name]["series"]),
-                provenance.source(result[name])))
     if counts:
         rows = from_api(folder, truth, counts, model, seed=options.seed)
         result["by_frames"] = {"provenance": made, "series": rows}
-    if "by_frames" in result:
-        tables[f"{options.name}_frames"] = (frames_table(result["by_frames"]["series"]) + "\n\n"
-                                    + provenance.source(result["by_frames"]))
     provenance.write(place, result)
-    for name, text in tables.items():
+    for name, text in tables(result, options.name).items():
         provenance.put(name, text, options.document)
         print(f"{name}\n\n{text}\n")
     return int(any(r["missing"] for r in result.get("command", {}).get("series", ())))

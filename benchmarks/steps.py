@@ -77,14 +77,20 @@ def summarise(runs) -> dict:
 
 
 def markdown(result) -> str:
-    """Table for the documentation."""
-    summary = result["summary"]
-    count = len(summary[RULES[0]]["sd"])
-    rows = [(rule, *(f"{e:.2f} / {s:.2f}" for e, s in zip(
-        summary[rule]["error"], summary[rule]["sd"], strict=True))) for rule in RULES]
-    head = ("next step", *(f"{COMMON + k} frames" for k in range(count)))
-    return (f"{provenance.markdown(head, rows)}\n\n{len(result['runs'])} instruments. "
-            f"{provenance.source(result)}")
+    """Table for the documentation: medians, with the least and the largest."""
+    runs = result["runs"]
+
+    def spread(rule, what):
+        return [f"{np.median(v):.2f} ({v.min():.2f} ... {v.max():.2f})"
+                for v in np.array([run[rule][what] for run in runs]).T]
+
+    rows = [(rule, *map(" / ".join, zip(spread(rule, "error"), spread(rule, "sd"), strict=True)))
+            for rule in RULES]
+    last = COMMON + len(rows[0]) - 2
+    head = ("next step", *(f"{count} frames" for count in range(COMMON, last + 1)))
+    sampled = provenance.sampled("instruments", [run["seed"] for run in runs],
+                                 f"{last} frames each by every rule, the first {COMMON} the same")
+    return f"{provenance.markdown(head, rows)}\n\n{sampled} {provenance.source(result)}"
 
 
 def main(arguments=None) -> int:

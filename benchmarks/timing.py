@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import provenance
 
 REPETITIONS = 20
+LIBRARIES = ("torch", "abtem", "gpytorch", "scikit-learn")  # that are measured beside
 
 
 class Timing(NamedTuple):
@@ -159,7 +160,7 @@ def markdown(entries) -> str:
     header = ("case", "by", "ms", "per second", "time/jaxcal", "compile (s)", "deviation",
               "of the FLOP rate", "of the bandwidth", "program (MB)")
     types = " and ".join(sorted({one["dtype"] for one in entries}))
-    sources = " ".join(dict.fromkeys(provenance.source(one) for one in entries))
+    sources = " ".join(dict.fromkeys(provenance.source(one, *LIBRARIES) for one in entries))
     return f"{provenance.markdown(header, rows)}\n\n{types}. {sources}"
 
 

@@ -127,10 +127,13 @@ def markdown(result) -> str:
          f"{s['corrections']}; {s['worsened']}, {s['worst']:.1f}")]
     jumps = [(name, *(f"{s['noticed'][f'{name} {jump:g}']:.0%}" for jump in JUMPS_NM))
              for name in ("C10", "C12a")]
+    first, last = result["seeds"]
+    sampled = provenance.sampled("instruments", range(first, last + 1),
+                                 f"calibrated from {FRAMES} frames each")
     return "\n\n".join([
         provenance.markdown(("instruments that are followed", "value"), rows),
         provenance.markdown(("a jump of", *(f"{jump:g} nm noticed" for jump in JUMPS_NM)), jumps),
-        f"Seeds {result['seeds'][0]} to {result['seeds'][1]}. {provenance.source(result)}"])
+        f"{sampled} {provenance.source(result)}"])
 
 
 def main(arguments=None) -> int:

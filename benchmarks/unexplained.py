@@ -104,7 +104,10 @@ def markdown(result) -> str:
             f"above {result['unexplained']:g}", "gain farthest from told",
             f"by more than {result['disbelieved']:g}", "converged",
             f"of these off by more than {result['wrong']:g} sd")
-    return f"{provenance.markdown(head, rows)}\n\n{provenance.source(result)}"
+    first, last = result["seeds"]
+    sampled = provenance.sampled("simulated series of a kind", range(first, last + 1),
+                                 f"{FRAMES} frames each")
+    return f"{provenance.markdown(head, rows)}\n\n{sampled} {provenance.source(result)}"
 
 
 def main(arguments=None) -> int:

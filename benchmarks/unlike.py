@@ -62,7 +62,10 @@ def markdown(result) -> str:
              row["unlike"]) for name, row in result["rows"].items()]
     head = ("frames of", "frames", "refused before", "misfit: median", "95 %", "largest",
             f"above {result['unlike']:g}")
-    return f"{provenance.markdown(head, rows)}\n\n{provenance.source(result)}"
+    count = result["rows"]["simulated, as they are"]["frames"] // FRAMES
+    sampled = provenance.sampled("simulated instruments", range(FIRST_SEED, FIRST_SEED + count),
+                                 f"{FRAMES} frames each")
+    return f"{provenance.markdown(head, rows)}\n\n{sampled} {provenance.source(result)}"
 
 
 def main(arguments=None) -> int:

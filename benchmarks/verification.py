@@ -77,7 +77,9 @@ def markdown(result) -> str:
         rows.append((name, s["frames"], *quantiles,
                      f"{s['doubted']:.0%}" if s["frames"] else ""))
     head = ("off by", "frames", "log odds: 10 %", "median", "90 %", "doubted")
-    return f"{provenance.markdown(head, rows)}\n\n{provenance.source(result)}"
+    sampled = provenance.sampled("instruments", [run["seed"] for run in result["runs"]],
+                                 "one frame each for every row")
+    return f"{provenance.markdown(head, rows)}\n\n{sampled} {provenance.source(result)}"
 
 
 def main(arguments=None) -> int:

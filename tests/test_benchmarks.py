@@ -323,6 +323,45 @@ def test_a_document_without_the_marks_is_refused(tmp_path):
         provenance.put("closed_loop", "table", page)
 
 
+def test_a_result_knows_what_it_was_made_with(monkeypatch, tmp_path):
+    """Of packages that are not installed nothing is said, and of the processor what Python knows
+    where the system has no /proc/cpuinfo or names no model in it."""
+    made = provenance.provenance()
+    assert set(made["versions"]) == {"python", *provenance.PACKAGES}
+    assert made["processor"] and made["memory_gb"] > 0.5
+    assert provenance.installed(("numpy", "no-such-package")) == {"numpy": np.__version__}
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "riscv64")
+    assert provenance.processor(told) == "riscv64"
+    told.write_text("processor\t: 0\nBogoMIPS\t: 50\n")
+    assert provenance.processor(told) == "riscv64"
+    told.write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: Other\n")
+    assert provenance.processor(told) == "Some CPU @ 2 GHz"
+    json.dumps(made)
+
+
+def test_a_table_says_what_its_result_knows():
+    """Results of before, which know the machine's cores alone, and those of now; packages that were
+    measured beside where the table asks for them and the result knows of them."""
+    before = {"commit": "abc", "model": "def", "versions": {"python": "3.12", "numpy": "2.4"},
+              "cores": 2, "device": "cpu (cpu)"}
+    assert provenance.source({"provenance": before}, "torch") == (
+        "Commit abc, model def, Python 3.12, numpy 2.4, 2 cores, cpu (cpu).")
+    now = before | {"beside": {"torch": "2.9", "abtem": "1.0"}, "processor": "Some CPU",
+                    "memory_gb": 16.0}
+    assert provenance.source({"provenance": now}, "torch", "gpytorch") == (
+        "Commit abc, model def, Python 3.12, numpy 2.4, torch 2.9, 2 cores of Some CPU, 16 GB, "
+        "cpu (cpu).")
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    (range(64), "64 runs, seeds 0 to 63, once."), ([7], "1 runs, seed 7, once."),
+    ([5, 3], "2 runs, seeds 3, 5, once."), ([4, 3], "2 runs, seeds 3 to 4, once.")])
+def test_a_table_says_how_many_seeds_it_has(seeds, told):
+    assert provenance.sampled("runs", seeds, "once") == told
+
+
 # closed loop --------------------------------------------------------------------------------------
 
 
@@ -462,7 +501,9 @@ def test_reality_scores_what_the_command_writes(folder, document, monkeypatch):
     summary = result["summary"]["A"]["first"]
     assert (summary["median_nm"], summary["largest_nm"]) == (2.0, 4.0)
     assert summary["rms_error_over_sd"] == pytest.approx(np.sqrt(5 / 3))
-    assert "no answer" in document.read_text()
+    assert summary["quartiles_nm"] == [1.0, 3.0]
+    page = document.read_text()
+    assert "no answer" in page and "2 series, 2 to 2 frames used." in page
 
 
 def test_reality_from_fewer_frames(folder, document, monkeypatch):
@@ -586,14 +627,17 @@ def test_order_of_a_modelled_coefficient_and_one_left_out():
 
 
 def test_steps_table_holds_the_medians(document):
-    runs = [{rule: {"error": [e, e / 2], "sd": [1.0, 0.5]} for rule in steps.RULES}
-            for e in (1.0, 2.0, 9.0)]
+    runs = [{"seed": seed, **{rule: {"error": [e, e / 2], "sd": [1.0, 0.5]}
+                              for rule in steps.RULES}}
+            for seed, e in enumerate((1.0, 2.0, 9.0), 100)]
     summary = steps.summarise(runs)
     assert summary["chosen"] == {"error": [2.0, 1.0], "sd": [1.0, 0.5]}
     page = steps.markdown({"summary": summary, "runs": runs,
                            "provenance": provenance.provenance()})
-    assert "3 instruments." in page and "| next step | 3 frames | 4 frames |" in page
-    assert "| chosen | 2.00 / 1.00 | 1.00 / 0.50 |" in page
+    assert "\n\n3 instruments, seeds 100 to 102, 4 frames each" in page
+    assert "| next step | 3 frames | 4 frames |" in page
+    assert ("| chosen | 2.00 (1.00 ... 9.00) / 1.00 (1.00 ... 1.00) | "
+            "1.00 (0.50 ... 4.50) / 0.50 (0.50 ... 0.50) |") in page
 
 
 def test_frames_unlike_are_counted_with_those_refused_before():
@@ -602,9 +646,11 @@ def test_frames_unlike_are_counted_with_those_refused_before():
     assert found["frames"] == 4 and found["refused"] == 1 and found["unlike"] == 1
     assert found["misfit"][0] == 0.1 and found["misfit"][2] == 0.5
     none = unlike.row([{"misfit": [], "refused": 6}])
-    page = unlike.markdown({"rows": {"a": found, "b": none}, "unlike": 0.2,
-                            "provenance": provenance.provenance()})
+    plain = unlike.row([{"misfit": [0.0] * unlike.FRAMES, "refused": 0}] * 3)
+    page = unlike.markdown({"rows": {"simulated, as they are": plain, "a": found, "b": none},
+                            "unlike": 0.2, "provenance": provenance.provenance()})
     assert "| a | 4 | 1 | 0.100 |" in page and "| b | 6 | 6 |" in page
+    assert "3 simulated instruments, seeds 70000 to 70002, 6 frames each" in page
 
 
 def test_instruments_that_are_followed_are_counted_look_by_look():
@@ -624,6 +670,7 @@ def test_instruments_that_are_followed_are_counted_look_by_look():
     assert (found["corrections"], found["worsened"], found["worst"]) == (2, 1, 0.4)
     page = followed.markdown({"summary": found, "seeds": [1, 2],
                               "provenance": provenance.provenance()})
+    assert "2 instruments, seeds 1 to 2, " in page
     assert "| C10 | 0% | 0% | 100% | 100% |" in page and "| 2; 1 |" in page
 
 
@@ -638,8 +685,9 @@ def test_series_disbelieved_are_counted_and_a_wrong_answer_only_where_it_is_conv
     none = unexplained.row(runs[3:])
     page = unexplained.markdown({
         "rows": {"a": found, "b": none}, "unexplained": 0.15, "disbelieved": 0.5, "wrong": 4.0,
-        "provenance": provenance.provenance()})
+        "seeds": [75000, 75003], "provenance": provenance.provenance()})
     assert "| a | 4 | 1 | 0.020 |" in page and "| b | 1 | 1 |" in page
+    assert "4 simulated series of a kind, seeds 75000 to 75003, 8 frames each" in page
 
 
 @pytest.mark.parametrize("kind", [*unexplained.BORNE, *unexplained.NOTICED])
@@ -690,8 +738,9 @@ def test_verification_counts_what_is_doubted_by_error(monkeypatch):
     summary = verification.summarise(runs)
     assert summary["tuned"]["frames"] == 2 and summary["tuned"]["doubted"] == 0.5
     assert summary["C10 30 nm"]["frames"] == 1 and summary["C10 60 nm"]["doubted"] == 1.0
-    page = verification.markdown({"summary": summary, "provenance": provenance.provenance()})
-    assert "| C10 60 nm | 2 |" in page
+    page = verification.markdown({"summary": summary, "runs": runs,
+                                  "provenance": provenance.provenance()})
+    assert "| C10 60 nm | 2 |" in page and "2 instruments, seeds 60000 to 60001, one " in page
 
 
 def test_verification_frames_are_off_by_what_they_say(monkeypatch):
