@@ -32,6 +32,13 @@ def test_a_public_name_is_there_with_its_docstring(pages, name):
     assert len(re.sub("<[^>]*>", "", section.split('class="docstring"')[1])) > 30
 
 
+def test_what_the_telescope_takes_of_the_package_is_on_the_pages():
+    source = (Path(api_pages.__file__).parent / "telescope.py").read_text(encoding="utf-8")
+    line, = re.findall(r"^.*\bjaxcal\b.*import .*$", source, re.M)
+    names = line.removeprefix("from jaxcal import ").split(", ")
+    assert {f"jaxcal.{name}" for name in names} <= set(api_pages.MODULES)
+
+
 @pytest.mark.parametrize("module", api_pages.MODULES[1:])
 def test_what_a_module_shows_is_documented(pages, module):
     """Classes and functions that are written in it, without those that begin with _."""

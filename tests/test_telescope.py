@@ -47,17 +47,19 @@ def test_brightness_does_not_show_in_the_spectrum_but_defocus_does():
 
 @pytest.mark.slow
 def test_state_of_a_telescope_that_the_simulation_only_resembles():
-    """Each of three instruments: all within four standard deviations and 30 nm of rms wavefront
-    (prior 50 nm), half of the errors within 10 nm. One image leaves the state and its mirror image.
+    """Each of three instruments: all within four standard deviations and 20 nm of rms wavefront
+    (prior 50 nm). Together their rms is at most a fifth of the prior, and twice what is stated: of
+    nine numbers, where the script asks 36 for 1.5. One image leaves the state and its mirror image.
     """
     compress, map_ = telescope.train(samples=3000, epochs=30)
-    errors = []
+    errors, z = [], []
     for seed in range(3):
         hidden, latents = telescope.observe(seed, compress)
         _, mean, sd = telescope.estimate(seed, latents, map_)
         errors.append(np.abs(mean - hidden))
-        assert np.all(errors[-1] < 4 * sd) and np.all(errors[-1] < 30)
-        assert np.all(sd < 20)
-    assert np.median(errors) < 10
+        z.append(errors[-1] / sd)
+        assert np.all(z[-1] < 4) and np.all(errors[-1] < 20)
+    assert np.sqrt(np.mean(np.square(errors))) < telescope.PRIOR_NM / 5
+    assert np.sqrt(np.mean(np.square(z))) < 2
     cloud, _, _ = telescope.estimate(0, telescope.observe(0, compress)[1], map_, frames=1)
     assert 0.3 < np.mean(cloud @ telescope.observe(0, compress)[0] > 0) < 0.7
