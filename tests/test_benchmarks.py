@@ -536,6 +536,42 @@ def test_whole_plane_is_symmetric_about_its_middle():
     np.testing.assert_array_equal(plane, plane[::-1, ::-1])
 
 
+def test_discriminants_part_what_differs_beside_its_scatter():
+    """Two classes apart by one step each along a wide and a narrow axis: the narrow one parts them,
+    ten to one by Fisher's rule S^-1 d. Three classes on a line have one direction that counts."""
+    random, scatter = np.random.default_rng(0), np.array([np.sqrt(10), 1.0, 1.0])
+    half = scatter * random.standard_normal((4000, 3))
+    half -= half.mean(0)
+    numbers = np.repeat([3, 7], 4000)
+    points = np.concatenate([half, half + np.array([1.0, 1.0, 0.0])])
+    directions, share = figures.latents.discriminants(points, numbers)
+    assert directions.shape == (1, 3) and share == pytest.approx([1.0])
+    expected = np.linalg.solve(np.cov(half.T), [1.0, 1.0, 0.0])
+    np.testing.assert_allclose(directions[0] / directions[0, 1], expected / expected[1], atol=1e-9)
+    assert np.std((points @ directions[0])[numbers == 3]) == pytest.approx(1.0)
+    three = np.concatenate([half, half + 1.0, half + 2.0])
+    _, share = figures.latents.discriminants(three, np.repeat([0, 1, 2], 4000))
+    np.testing.assert_allclose(share, [1.0, 0.0], atol=1e-9)
+
+
+@pytest.mark.parametrize(("state", "name"), [
+    ((10, 10, 0), "near focus"), ((100, 20, 0), "defocus"), ((-100, 0, -20), "defocus"),
+    ((100, 100, 0), "line focus along x"), ((-100, -100, 0), "line focus along x"),
+    ((100, -100, 0), "line focus along y"), ((-100, 100, 0), "line focus along y"),
+    ((100, 0, 100), "line focus, falling"), ((-100, 0, -100), "line focus, falling"),
+    ((100, 0, -100), "line focus, rising"), ((-100, 0, 100), "line focus, rising")])
+def test_regions_are_named_by_where_the_spectrum_is_longest(state, name):
+    """There the defocus of the line, C10 + C12 along its direction, is largest; y runs down."""
+    number = int(figures.latents.region(*np.float64(state)))
+    assert figures.latents.REGIONS[number][0] == name
+    directions = {"along x": (1, 0), "along y": (0, 1), "falling": (1, 1), "rising": (1, -1)}
+    c10, c12a, c12b = state
+    longest = {way: abs(c10 + (c12a * (x * x - y * y) + 2 * c12b * x * y) / (x * x + y * y))
+               for way, (x, y) in directions.items()}
+    if name.startswith("line"):
+        assert name.endswith(max(longest, key=longest.get))
+
+
 def test_disc_only_keeps_the_disc():
     cut = drawing.disc_only(np.arange(96.0 * 96).reshape(96, 96), spectra.Disc(47.5, 48.2, 20.0))
     assert cut.shape == (43, 43) and np.isnan(cut[0, 0]) and np.nanmin(cut) == 0

@@ -67,20 +67,24 @@ def stages(key, data, map_, settings):
 
 
 def posterior(model, path, data=None, seed=3):
-    """Candidates of C10 and C12a from the prior to the posterior: of two frames above, which leave
-    mirror images, of four below; coloured by log likelihood below the best."""
+    """Candidates of C10 and C12a from the prior over two powers of the likelihood to the posterior,
+    and after each M-step: of one frame above, which leaves mirror images, of four below; coloured
+    by log likelihood below the best. The cross is the hidden state."""
     microscope = jaxcal.SimulatedMicroscope(seed=seed, hidden_range_nm=150.0)
     series = series_of(microscope, random_steps(seed, 4, step_nm=100.0))
     everything = experiment_of(series, model)
-    figure, axes = plt.subplots(2, 5, figsize=(10, 4.35), sharex=True, sharey=True)
-    figure.subplots_adjust(0.09, 0.105, 0.915, 0.935, 0.07, 0.24)
+    settings = em.Settings(candidates=1024, iterations=3)
+    figure, axes = plt.subplots(2, 4 + settings.iterations, figsize=(11, 3.75), sharex=True,
+                                sharey=True)
+    figure.subplots_adjust(0.075, 0.125, 0.925, 0.925, 0.07, 0.24)
     truth = [microscope.truth_nm[name] for name in ("C10", "C12a")]
     for row, frames in zip(axes, (1, 4), strict=True):
         noise = jnp.where(jnp.arange(4) < frames, 1.0, em.EXCLUDED).astype(jnp.float32)
         history = stages(jax.random.key(seed), everything._replace(frame_noise=noise), model.map,
-                         em.Settings(candidates=1024, iterations=3))
-        tempered = len(history) - 4  # number of the posterior before any M-step
-        chosen = [0, max(1, tempered // 3), max(2, 2 * tempered // 3), tempered, len(history) - 1]
+                         settings)
+        tempered = len(history) - 1 - settings.iterations  # the posterior before any M-step
+        chosen = [0, max(1, tempered // 3), max(2, 2 * tempered // 3),
+                  *range(tempered, len(history))]
         for axis, number in zip(row, chosen, strict=True):
             candidates, _, title = history[number]
             cloud = np.asarray(candidates.positions)
@@ -98,7 +102,7 @@ def posterior(model, path, data=None, seed=3):
         row[0].set_ylabel(f"{'one frame' if frames == 1 else f'{frames} frames'}\nC12a (nm)")
     for axis in axes[1]:
         axis.set_xlabel("C10 (nm)")
-    bar = figure.colorbar(points, cax=figure.add_axes((0.93, 0.2, 0.012, 0.64)), extend="min")
+    bar = figure.colorbar(points, cax=figure.add_axes((0.94, 0.2, 0.01, 0.64)), extend="min")
     bar.set_label("log likelihood below the best")
     save(figure, path, dpi=160)
 
@@ -110,7 +114,7 @@ def _closer(axis, cloud, colours, truth, reach=25.0):
     inset.set(xlim=truth[0] + np.array([-reach, reach]), ylim=truth[1] + np.array([-reach, reach]),
               xticks=[], yticks=[])
     inset.spines[:].set(visible=True, linewidth=0.6)
-    inset.set_title(f"{2 * reach:.0f} nm wide", fontsize=7, pad=2)
+    inset.set_xlabel(f"{2 * reach:.0f} nm wide", fontsize=7, labelpad=2)
 
 
 # the map --------------------------------------------------------------------------------------

@@ -93,42 +93,42 @@ def best_explained(encoded, mean):
 # regions, and series of another simulator -----------------------------------------------------
 
 NEAR_NM = 25.0  # half width of the region that is called near focus
-REGIONS = (("near focus", "#7a5195"), ("defocus", "#2f5d8a"), ("line focus along x", "#c2622d"),
-           ("line focus along y", "#5a7d3a"), ("line focus, oblique", "#a88a1e"))
+REGIONS = (("near focus", "#7a5195"), ("defocus", "#8b939c"), ("line focus along x", "#c2622d"),
+           ("line focus along y", "#5a7d3a"), ("line focus, rising", "#2f5d8a"),
+           ("line focus, falling", "#c9a227"))
 MARKS = "os^Dv*"
 
 
 def region(c10, c12a, c12b):
     """Number in REGIONS of each state (N,), nm, by what makes its spectrum look as it does.
 
-    Spectra do not tell a state from its mirror image: line foci are named by the axis along which
-    the spectrum is longest, where C10 and C12 add.
+    Spectra do not tell a state from its mirror image: line foci are named by the axis or diagonal
+    along which the spectrum is longest, where C10 and C12 add; "rising" as seen, with y down.
     """
-    c12, azimuth = np.hypot(c12a, c12b), np.arctan2(c12b, c12a)
-    turned = np.cos(np.where(c10 < 0, azimuth + np.pi, azimuth))
-    oblique = np.abs(turned) < np.sqrt(0.5)
-    line = np.where(oblique, 4, np.where(turned > 0, 2, 3))
+    c12, sign = np.hypot(c12a, c12b), np.where(c10 < 0, -1, 1)
+    oblique = np.abs(c12b) > np.abs(c12a)
+    line = np.where(oblique, np.where(sign * c12b > 0, 5, 4), np.where(sign * c12a > 0, 2, 3))
     far = np.where(c12 < 0.5 * np.abs(c10), 1, line)
     return np.where(np.hypot(c10, c12) < NEAR_NM, 0, far)
 
 
 def latent_space(model, path, data, count=1200, seed=12):
-    """The first two principal components of simulated latents: by region, and grey under the
-    latents of the series of another simulator, each from its first frame (large) on."""
+    """The two linear discriminants of the regions among simulated latents: by region, and grey
+    under the latents of the series of another simulator, in the order of their names; the first
+    frame of each is drawn large."""
     random = np.random.default_rng(seed)
     per_nm = edge_waves(simulated_optics())
     state = np.zeros((count, 25))
     state[:, :3] = 130.0 * random.standard_normal((count, 3)) * random.uniform(0.05, 1, (count, 1))
     numbers = region(*state[:, :3].T)
     simulated = latents_of(model, np.float32(state * per_nm), seed)
+    directions, share = discriminants(simulated, numbers)
     mean = simulated.mean(0)
-    _, sizes, axes_ = np.linalg.svd(simulated - mean, full_matrices=False)
-    share = sizes**2 / np.sum(sizes**2)
 
     def project(latents):
-        return (latents - mean) @ axes_[:2].T
+        return (latents - mean) @ directions[:2].T
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.7), sharex=True, sharey=True,
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5.1), sharex=True, sharey=True,
                                          layout="constrained")
     points = project(simulated)
     for number, (name, colour) in enumerate(REGIONS):
@@ -138,14 +138,35 @@ def latent_space(model, path, data, count=1200, seed=12):
     right.plot(*points.T, ".", ms=5, mew=0, color="#d5dade")
     for mark, file in zip(MARKS, sorted(data.glob("p0?.h5")), strict=False):
         shown = project(series_latents(file, model))
-        line, = right.plot(*shown.T, mark, ms=5, mew=0.4, mec="white", label=file.stem)
-        right.plot(*shown[0], mark, ms=11, mew=0.8, mec="white", color=line.get_color())
-    right.set_title("series of another simulator")
-    for axis in (left, right):
-        axis.set_xlabel(f"first principal component, {100 * share[0]:.0f} % of the variance")
-        axis.legend(fontsize=8, loc="best", markerscale=1.3, handletextpad=0.2)
+        line, = right.plot(*shown.T, mark, ms=8 if mark == "*" else 5, mew=0.4, mec="white",
+                           label=file.stem)
+        right.plot(*shown[0], mark, ms=2.2 * line.get_markersize(), mew=0.8, mec="white",
+                   color=line.get_color())
+    right.set_title("series of another simulator; large: the first frame")
+    for axis, columns in ((left, 3), (right, 6)):
+        axis.set_xlabel(f"first discriminant, {100 * share[0]:.0f} % of what parts the regions")
+        axis.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.12),
+                    markerscale=1.3, handletextpad=0.2, columnspacing=1.0)
     left.set_ylabel(f"second, {100 * share[1]:.0f} %")
     save(figure, path, dpi=160)
+
+
+def discriminants(latents, numbers):
+    """Fisher's linear discriminants of latents (N, D) in classes of these numbers (N,).
+
+    Directions (K, D) that part the means of the classes most, in units of the scatter within them,
+    K one less than the classes or D, and each one's share of how far the means are apart.
+    """
+    classes, counts = np.unique(numbers, return_counts=True)
+    weight = counts / counts.sum()
+    means = np.array([latents[numbers == one].mean(0) for one in classes])
+    scatter = sum(w * np.cov(latents[numbers == one].T, bias=True)
+                  for w, one in zip(weight, classes, strict=True))
+    whiten = np.linalg.inv(np.linalg.cholesky(scatter))
+    apart = np.sqrt(weight)[:, None] * (means - weight @ means) @ whiten.T
+    _, sizes, rows = np.linalg.svd(apart, full_matrices=False)
+    count = min(len(classes) - 1, latents.shape[1])
+    return rows[:count] @ whiten, sizes[:count] ** 2 / np.sum(sizes**2)
 
 
 def series_latents(file, model):
