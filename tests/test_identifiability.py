@@ -24,6 +24,7 @@ from jaxcal import (
     tiles,
     unknowns,
 )
+from jaxcal.microscopes.simulated import SEVEN
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -192,6 +193,46 @@ def test_a_loop_whose_steps_are_too_short_is_refused():
     with pytest.raises(ValueError, match=r"from limit to limit the log odds against it are \d"):
         identification.check_loop(5, [1.5], ("C10",), OPTICS)
     identification.check_loop(5, [12.0], ("C10",), OPTICS)
+
+
+@pytest.mark.parametrize(("names", "semi_angle", "hidden"), [
+    (SEVEN, 10.0, ()),  # a small aperture
+    ((*KNOBS, "C30"), 20.0, ()),
+    (("C10", "C32a", "C41b", "C50", "C56a"), 20.0, ("C32a", "C41b", "C50", "C56a")),
+    (("C10", "C32a", "C56a"), 40.0, ("C56a",)),  # wider apertures see more
+])  # fmt: skip
+def test_knobs_of_which_no_frame_tells_anything_are_told(names, semi_angle, hidden, monkeypatch):
+    """They are those of which even frames without noise, by a theory that is off by no more than
+    usual, leave the prior's width; the loop refuses them without simulating a frame."""
+    optics = replace(OPTICS, semi_angle_mrad=semi_angle)
+    perfect = np.diag(laplace.theory_sd_nm(names, optics) ** 2)
+    monkeypatch.setattr(identification, "one_draw", lambda z, problem: (perfect, 500.0))
+    told = jaxcal.identifiability(np.zeros((2, len(names))), names, optics, draws=1)
+    learnt = told.sd_nm < identification.KEPT * unknowns.state_sd_nm(names)
+    assert hidden == identification.unseen(names, optics) == tuple(np.array(names)[~learnt])
+    assert told.decides != bool(hidden)
+    assert (f"no frame can tell anything of {', '.join(hidden)}: " in told.message) == bool(hidden)
+
+    monkeypatch.setattr(identification, "identifiability", None)  # not asked
+    if hidden:
+        with pytest.raises(ValueError, match=f"got {', '.join(names)}: {told.message}"):
+            identification.check_loop(10, [400.0] * len(names), names, optics)
+    else:
+        identification.check_loop(10, [400.0] * len(names), names, optics)
+
+
+def test_the_page_names_the_knobs_that_are_refused():
+    def hidden(semi_angle):
+        return identification.unseen(
+            aberrations.NAMES, replace(OPTICS, semi_angle_mrad=semi_angle))
+
+    names = aberrations.NAMES
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert "20 mrad these are C32, C34 and all from C41 on, at 40 mrad those from C52 on" in text
+    assert hidden(20.0) == names[names.index("C32a"):]
+    assert hidden(40.0) == names[names.index("C52a"):]
+    assert "of C10 to C23 none from 5.5 mrad on" in text
+    assert not set(SEVEN) & set(hidden(5.5)) and set(SEVEN) & set(hidden(5.0))
 
 
 @pytest.mark.parametrize(("steps", "options", "match"), [
