@@ -297,7 +297,9 @@ def test_information_is_singular_along_the_shift_and_regular_with_the_symmetry()
     assert even["size"] == even["rank"] and min(even["left"]) > 1e-3
     assert max(found["f(-x) = f(x)", "5 settings"]["left"]) < free
     assert found["f(-x) = f(x)", "along v, w0 = -0.3"]["left"][0] < free
-    assert found["f(-x) = f(x)", "along v, w0 = 0"]["left"][0] > 1e-3
+    assert min(found["f(-x) = f(x)", "along v, w0 = 0"]["left"]) > 1e-3
+    along = np.random.default_rng(5).uniform(-1.5, 1.5, (60, 2)) * [1.0, 0.0]
+    assert max(claims.shares("joint", along, np.array([0.4, 1e-3]))[2]) < free  # of w0 = 0 alone
     v, w = found["even in v and in w", "along v, w0 = -0.3"]["left"]
     assert v > 1e-3 and w < free
     known = found["known map", "1 setting"]
@@ -321,6 +323,16 @@ def test_the_null_direction_is_the_shift():
     moved = np.stack([(v + shift) ** i * w**j for i, j in exponents], 1) @ again
     assert_allclose(moved, seen(v), atol=1e-10)
     assert np.abs(again - weights).max() > 1e-3
+
+    slope = sum(c * i * v ** max(i - 1, 0) * w**j
+                for c, (i, j) in zip(weights, exponents, strict=True))
+    change = np.linalg.lstsq(basis, -slope, rcond=None)[0]  # of theta: (s, -s df/dv) is null
+    assert_allclose(slope + basis @ change, 0.0, atol=1e-10)
+    even = [k for k, (i, j) in enumerate(exponents) if (i + j) % 2 == 0]
+    slope = sum(weights[k] * exponents[k][0] * v ** max(exponents[k][0] - 1, 0)
+                * w ** exponents[k][1] for k in even)
+    change = np.linalg.lstsq(basis[:, even], -slope, rcond=None)[0]  # odd: none in the class
+    assert np.abs(slope + basis[:, even] @ change).max() > 0.1
 
 
 def test_a_second_centre_is_ambiguous_although_the_information_is_regular():

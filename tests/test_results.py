@@ -5,10 +5,14 @@ A benchmark that is run again and comes out otherwise fails here until the sente
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).parent.parent))
+from benchmarks import identifiability  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
@@ -83,14 +87,45 @@ def test_em_is_as_wide_as_the_sampler_to_a_twentieth():
 
 def test_what_determines_the_state():
     made = result("identifiability")
-    assert made["summary"]["stationary"]["nats"] < 1e-6 < 1 < made["summary"][
-        "stationary, symmetric"]["nats"]
+    assert all(identifiability.as_claimed(made).values())
+    assert all(abs(run["stationary"]["nats"]) < 1e-6 for run in made["process"])
     ranks = {(one["class"], one["settings"]): (one["rank"], one["size"])
              for one in made["polynomials"]}
     rank, size = ranks["all polynomials", "plane"]
     assert rank == size - 2
     rank, size = ranks["f(-x) = f(x)", "plane"]
     assert rank == size
+
+
+def test_instruments_that_stay_open_have_their_frames_on_one_side():
+    runs = result("identifiability")["process"]
+    learnt = {run["seed"]: run["stationary, symmetric"]["nats"] for run in runs}
+    few, many, *open_ = told(r"(\w+) of the (\w+) instruments learn less than 1 nat "
+                             r"\(([\d.]+), ([\d.]+) and ([\d.]+)\)")
+    assert (few, many, len(runs)) == ("three", "twenty", 20)
+    assert [f"{nats:.2f}" for nats in sorted(learnt.values()) if nats < 1] == open_
+    least, most = told(r"as wide as the prior, (\d+) to (\d+) nm, and x0 stays open")
+    wide = [sd for run in runs if learnt[run["seed"]] < 1
+            for sd in run["stationary, symmetric"]["sd_nm"]]
+    assert (round(min(wide)), round(max(wide))) == (int(least), int(most))
+
+    number, *bounds = told(
+        r"with (\w+) instruments all frames lie on one side of the centre.*?least of all, "
+        r"([\d.]+) to ([\d.]+) nats; the fifteen others ([\d.]+) to ([\d.]+)")
+    sided = [nats for seed, nats in learnt.items() if identifiability.one_sided(seed)]
+    others = [nats for seed, nats in learnt.items() if not identifiability.one_sided(seed)]
+    assert len(sided) == NUMBERS[number.capitalize()] and len(others) == 15
+    assert max(sided) < min(others)
+    assert [f"{f(nats):.1f}" for nats in (sided, others) for f in (min, max)] == bounds
+    curved = told(r"With the arcsinh coordinate all twenty learn ([\d.]+) nats or more")
+    assert f"{min(run['arcsinh, symmetric']['nats'] for run in runs):.1f}" == curved
+
+
+def test_the_states_that_sides_are_told_of_are_those_of_the_run():
+    for run in result("identifiability")["process"]:
+        x0, knobs, _ = identifiability.drawn(run["seed"])
+        np.testing.assert_allclose(x0, run["x0_nm"])
+        assert knobs.shape == (identifiability.FRAMES, 2)
 
 
 def test_series_that_are_disbelieved():
