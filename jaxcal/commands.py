@@ -47,6 +47,9 @@ def calibrate(arguments):
     from jaxcal.microscopes.protocol import InstrumentError
 
     model = inputs.load_model(arguments.model)
+    hopeless = calibration.never_tuned(frames, arguments.refine)
+    if hopeless:
+        console.warn(hopeless)
     try:
         with _ended_in_order(), console.Progress("calibrate") as progress:
             run = calibration.calibrate(

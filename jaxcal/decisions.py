@@ -4,7 +4,7 @@ and whether a frame at the setting that tunes bears it out."""
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition
+from jaxcal import acquisition, refine
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate, inside, left, mostly_unlike
 from jaxcal.basins import DECIDED, PRIOR_SD_NM, STATES
@@ -39,6 +39,15 @@ def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
     knobs = np.zeros(len(answer.knob_names))
     knobs[places] = np.asarray(step, float)[columns]
     return np.clip(knobs, -largest, largest)  # single precision may round a limit up
+
+
+def never_tuned(frames: int, refined: bool) -> str | None:
+    """A sentence where no run of a budget can end as tuned, as it has too few frames; else None."""
+    if not refined or frames + 1 >= refine.ACTUATED:
+        return None
+    return (f"a budget of {frames} frames and one to verify cannot end as tuned: knobs that act "
+            f"otherwise than told are not found by fewer than {refine.ACTUATED}; allow "
+            f"{refine.ACTUATED - 1} frames before the verification")
 
 
 def knob_limit_nm(order: int) -> float:

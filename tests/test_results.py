@@ -5,10 +5,15 @@ A benchmark that is run again and comes out otherwise fails here until the sente
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+
+sys.path.append(str(Path(__file__).parent.parent))
+from benchmarks import identifiability  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
@@ -18,6 +23,10 @@ NUMBERS = {word: number for number, word in enumerate(
 
 def result(name):
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def told(pattern):
@@ -83,14 +92,105 @@ def test_em_is_as_wide_as_the_sampler_to_a_twentieth():
 
 def test_what_determines_the_state():
     made = result("identifiability")
-    assert made["summary"]["stationary"]["nats"] < 1e-6 < 1 < made["summary"][
-        "stationary, symmetric"]["nats"]
+    assert all(identifiability.as_claimed(made).values())
+    assert all(abs(run["stationary"]["nats"]) < 1e-6 for run in made["process"])
     ranks = {(one["class"], one["settings"]): (one["rank"], one["size"])
              for one in made["polynomials"]}
     rank, size = ranks["all polynomials", "plane"]
     assert rank == size - 2
     rank, size = ranks["f(-x) = f(x)", "plane"]
     assert rank == size
+
+
+def test_instruments_that_stay_open_have_their_frames_on_one_side():
+    runs = result("identifiability")["process"]
+    learnt = {run["seed"]: run["stationary, symmetric"]["nats"] for run in runs}
+    few, many, *open_ = told(r"(\w+) of the (\w+) instruments learn less than 1 nat "
+                             r"\(([\d.]+), ([\d.]+) and ([\d.]+)\)")
+    assert (few, many, len(runs)) == ("three", "twenty", 20)
+    assert [f"{nats:.2f}" for nats in sorted(learnt.values()) if nats < 1] == open_
+    least, most = told(r"as wide as the prior, (\d+) to (\d+) nm, and x0 stays open")
+    wide = [sd for run in runs if learnt[run["seed"]] < 1
+            for sd in run["stationary, symmetric"]["sd_nm"]]
+    assert (round(min(wide)), round(max(wide))) == (int(least), int(most))
+
+    number, *bounds = told(
+        r"with (\w+) instruments all frames lie on one side of the centre.*?least of all, "
+        r"([\d.]+) to ([\d.]+) nats; the fifteen others ([\d.]+) to ([\d.]+)")
+    sided = [nats for seed, nats in learnt.items() if identifiability.one_sided(seed)]
+    others = [nats for seed, nats in learnt.items() if not identifiability.one_sided(seed)]
+    assert len(sided) == NUMBERS[number.capitalize()] and len(others) == 15
+    assert max(sided) < min(others)
+    assert [f"{f(nats):.1f}" for nats in (sided, others) for f in (min, max)] == bounds
+    curved = told(r"With the arcsinh coordinate all twenty learn ([\d.]+) nats or more")
+    assert f"{min(run['arcsinh, symmetric']['nats'] for run in runs):.1f}" == curved
+
+
+def test_the_states_that_sides_are_told_of_are_those_of_the_run():
+    for run in result("identifiability")["process"]:
+        x0, knobs, _ = identifiability.drawn(run["seed"])
+        np.testing.assert_allclose(x0, run["x0_nm"])
+        assert knobs.shape == (identifiability.FRAMES, 2)
+
+
+class TestASymmetryThatIsBroken:
+    """The claims of the section, from each instrument's rows; C10 and C12 are the first three."""
+
+    part = result("broken_symmetry")["parts"]["30"]
+
+    def of(self, form, *names, value=None):
+        """The cases of a form and some coefficients, at the values above zero or at one."""
+        return [s for s in self.part["summary"] if s["form"] == form and s["coefficient"] in names
+                and (s["value_nm"] > 0 if value is None else s["value_nm"] == value)]
+
+    def test_c30_moves_c10(self):
+        left_out, larger, modelled = told(
+            r"2 µm that is left out moves C10 by (\d+) nm and one of 8 µm by (\d+), .*?"
+            r"Modelled, 8 µm move C10 by (\d+) nm still")
+        for form, value, words in (("left out", 2e3, left_out), ("left out", 8e3, larger),
+                                   ("modelled", 8e3, modelled)):
+            cases = self.of(form, "C30", value=value)
+            assert [case["knobs"] for case in cases] == ["three", "seven"]
+            assert all(round(case["bias_nm"][0]) == int(words) for case in cases)
+
+    def test_c34_and_c50_hardly_move_the_refinement_and_em_by_chance(self):
+        most = told(r"C34 and C50 move C10 and C12 by ([\d.]+) nm at most, rms")
+        moved = [rms(case["moved_nm"][:3]) for form in ("modelled", "left out")
+                 for case in self.of(form, "C34a", "C50")]
+        assert f"{max(moved):.1f}" == most
+        bounds = told(r"C50 move it by ([\d.]+) to ([\d.]+) nm, rms, which looks like chance")
+        alone = self.of("EM alone", "C34a", "C50")
+        moved = [rms(case["moved_nm"][:3]) for case in alone]
+        assert (f"{min(moved):.1f}", f"{max(moved):.1f}") == bounds
+        off = [np.divide(case["bias_nm"], case["bias_error_nm"])[:3] for case in alone]
+        assert np.abs(off).max() < 2
+        least, most = told(r"A C30 of 8 µm moves it by (\d+) to (\d+) nm")
+        moved = [rms(case["moved_nm"][:3]) for case in self.of("EM alone", "C30", value=8e3)]
+        assert (round(min(moved)), round(max(moved))) == (int(least), int(most))
+
+    def test_em_alone_scatters_more_than_it_states(self):
+        alone = self.of("EM alone", "C30", "C34a", "C50")
+        least, most = told(r"and by ([\d.]+) to ([\d.]+) times what it states")
+        times = [rms(case["rms_z"][:3]) for case in alone]
+        assert (f"{min(times):.1f}", f"{max(times):.1f}") == (least, most)
+        assert all(20 < rms(case["rms_error_nm"][:3]) < 30 for case in alone)
+
+    def test_modelling_saves_something_in_each_instrument_and_is_not_significant(self):
+        nm, *chances = told(r"modelling a C30 of 8 µm saves ([\d.]+) nm of C10.*?: "
+                            r"p = ([\d.]+) with three knobs, ([\d.]+) with seven")
+        for knobs, chance in zip(("three", "seven"), chances, strict=True):
+            left_out, modelled = ([abs(error[0] - zero[0]) for error, zero in self.errors(
+                knobs, form)] for form in ("left out", "modelled"))
+            assert len(modelled) == 3 and np.all(np.array(left_out) > modelled)
+            assert f"{np.mean(left_out) - np.mean(modelled):.1f}" == nm
+            p = stats.ttest_rel(left_out, modelled).pvalue
+            assert f"{p:.2f}" == chance and p > 0.05
+
+    def errors(self, knobs, form):
+        """Errors with a C30 of 8 µm and with none, by instrument."""
+        rows = {(r["value_nm"], r["seed"]): r[form]["error_nm"] for r in self.part["rows"]
+                if (r["knobs"], r["coefficient"]) == (knobs, "C30") and "failed" not in r}
+        return [(error, rows[0.0, seed]) for (value, seed), error in rows.items() if value == 8e3]
 
 
 def test_series_that_are_disbelieved():
