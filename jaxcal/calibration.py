@@ -23,8 +23,8 @@ from jaxcal.answers import (
 from jaxcal.basins import START, check_knobs
 from jaxcal.course import Course, Plan
 from jaxcal.decisions import (
+    beforehand,
     knob_limit_nm,
-    never_tuned,
     next_step,
     tolerance,
     verified,
@@ -76,9 +76,9 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
         `Calibration`; it says where the knobs stand.
 
     Raises:
-        ValueError: no steps can decide (one frame, no knob, no room to turn it), a knob of which no
-            frame can tell anything, unknown knobs or limits, an aperture's image too small, or a
-            run that cannot be gone on with or that another calibration is at.
+        ValueError: no steps can decide (one frame, no knob, no room to turn it), unknown knobs or
+            limits, an aperture's image too small, or a run that cannot be gone on with or that
+            another calibration is at.
         InstrumentError: a member of the microscope cannot be read, or, with ``resume``, it cannot
             take up the run.
     """
@@ -92,9 +92,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
     identification.check_loop(frames, largest, names, instrument.optics)
     limits = tolerance(tolerance_nm, instrument.optics, names)
-    hopeless = never_tuned(frames, refined)
-    if hopeless:
-        report(hopeless, 0.0)
+    for told in beforehand(frames, names, instrument.optics, refined):
+        report(told, 0.0)
     plan = Plan(frames, limits, largest, model, seed, refined, settings, report,
                  _truth(microscope))
     call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),

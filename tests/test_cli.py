@@ -56,7 +56,7 @@ def calls(monkeypatch):
 
     for name, stub in (
         ("calibration", SimpleNamespace(estimate=estimate, calibrate=calibrate,
-                                        never_tuned=decisions.never_tuned, REFUSED="refused")),
+                                        beforehand=decisions.beforehand, REFUSED="refused")),
         ("model", SimpleNamespace(load=load)),
     ):
         monkeypatch.setitem(sys.modules, f"jaxcal.{name}", stub)
