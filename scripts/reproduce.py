@@ -49,14 +49,14 @@ class Step(NamedTuple):
     quick: tuple[str, ...] | None = None
     series: str | None = None
     alone: bool = True
+    measures: tuple[str, ...] = ()
 
 
 def _benchmark(name, *arguments, minutes, lines=False, json_name=None, quick=None, series=None,
-               alone=True, **pictures) -> Step:
+               alone=True, measures=(), **pictures) -> Step:
     writes = {"json": json_name or name, "document": "results.md", **pictures}
     return Step(("-m", f"benchmarks.{name}"), arguments, minutes,
-                writes | ({"lines": name} if lines else {}), quick, series,
-                alone)
+                writes | ({"lines": name} if lines else {}), quick, series, alone, measures)
 
 
 def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step:
@@ -90,7 +90,8 @@ STEPS = {
     "faults": _benchmark("faults", "--runs", "4", minutes=7, lines=True),
     "verification": _benchmark("verification", minutes=2, lines=True),
     "unlike": _benchmark("unlike", minutes=1, series="--folder"),
-    "tracking": _benchmark("tracking", "--instruments", "1", minutes=1, lines=True),
+    "tracking": _benchmark("tracking", "--instruments", "1", minutes=1, lines=True,
+                           measures=("tracking",)),
     "unexplained": _benchmark("unexplained", "--instruments", "1", minutes=4, lines=True,
                               series="--folder"),
     "steps": _benchmark("steps", "--runs", "3", minutes=5, lines=True),
@@ -134,11 +135,13 @@ def without_tables(text: str) -> str:
     return re.sub(r"(<!-- (?!end )(\w+) -->\n).*?(<!-- end \2 -->)", r"\1\3", text, flags=re.S)
 
 
-def made_from(arguments) -> str:
-    """Digest of what a step's numbers come from: the package, all scripts, the model, the call."""
+def made_from(arguments, measures=()) -> str:
+    """Digest of what a step's numbers come from: the package, all scripts, the model, the call;
+    ``measures`` as of `Step`."""
     scripts = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
-    return "-".join((provenance.code(), provenance.digest(*sorted(scripts), provenance.MODEL),
-                     " ".join(arguments)))
+    modules = [ROOT / "jaxcal" / f"{name}.py" for name in measures]
+    return "-".join((provenance.code(*modules), provenance.digest(
+        *sorted(scripts), provenance.MODEL), " ".join(arguments)))
 
 
 def read_ledger(path: Path) -> dict:
@@ -191,7 +194,7 @@ def main(arguments=None) -> int:
             summary[name] = f"skipped: {options.folder} is not there"
             continue
         call = command(step, out, options.quick, options.folder)
-        source, before = made_from(call), ledger.get(name, {})
+        source, before = made_from(call, step.measures), ledger.get(name, {})
         if before.get("made_from") == source and not options.again:
             summary[name] = f"up to date, {told(before['status'])}"
             continue

@@ -1,5 +1,6 @@
 """One command makes all tables and figures: what it calls, what it skips, what it tells."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -13,6 +14,8 @@ sys.path.insert(0, str(ROOT))
 spec = importlib.util.spec_from_file_location("jaxcal_reproduce", ROOT / "scripts" / "reproduce.py")
 reproduce = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reproduce)
+from benchmarks import provenance, tracking  # noqa: E402
+
 TWO = ("nuts", "telescope")
 
 
@@ -87,8 +90,51 @@ def test_a_step_that_was_measured_with_this_code_is_left_alone(calls, capsys, mo
     assert [name for name, _ in made] == list(TWO)
     assert reproduce.main(two) == 1 and len(made) == 2  # still not kept
     assert reproduce.main([*two, "--again"]) == 1 and len(made) == 4
-    monkeypatch.setattr(reproduce, "made_from", lambda arguments: "other code")
+    monkeypatch.setattr(reproduce, "made_from", lambda *_: "other code")
     assert reproduce.main(two) == 1 and len(made) == 6
+
+
+def imported(path):
+    """Modules of the package that a script imports, by their last names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxcal":
+            names |= {alias.name for alias in node.names} | {node.module.split(".")[-1]}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[-1] for alias in node.names}
+    return names
+
+
+def test_a_step_depends_on_the_module_that_it_measures():
+    """Also where the digest of all other numbers leaves the module out: nothing but drawing is."""
+    for name, step in reproduce.STEPS.items():
+        script = (f"{step.script[1].replace('.', '/')}.py" if step.script[1:] and
+                  "." in step.script[1] else "benchmarks/__main__.py" if step.script[1:]
+                  else step.script[0])
+        missed = imported(ROOT / script) & provenance.NO_NUMBERS - {"figures"}
+        assert missed == set(step.measures), name
+    assert reproduce.STEPS["tracking"].measures
+
+
+def test_a_followed_instrument_is_measured_anew_where_its_module_changed(monkeypatch, tmp_path):
+    """Of a checkout with other bytes in jaxcal/tracking.py the digests of that step differ, in the
+    ledger and in the benchmark's lines, and those of no other step and no other benchmark."""
+    def digests():
+        wanted = []
+        monkeypatch.setattr(tracking.closed_loop, "each",
+                            lambda lines, settings, *_: wanted.append(settings) or [
+                                {"failed": "not run"}])
+        assert tracking.main(["--lines", str(tmp_path / "lines")]) == 1
+        return {name: reproduce.made_from((), step.measures)
+                for name, step in reproduce.STEPS.items()}, wanted, provenance.code()
+
+    ledger, (settings,), package = digests()
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (
+        path == ROOT / "jaxcal" / "tracking.py"))
+    other, (changed,), same = digests()
+    assert {name for name in ledger if ledger[name] != other[name]} == {"tracking"}
+    assert changed["code"] != settings["code"] and same == package
 
 
 def test_a_step_that_fails_is_tried_again_and_stops_no_other(calls, capsys):
