@@ -5,12 +5,16 @@ A benchmark that is run again and comes out otherwise fails here until the sente
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+from benchmarks import comparison_summary  # noqa: E402
+
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
 NUMBERS = {word: number for number, word in enumerate(
     "None One Two Three Four Five Six Seven Eight Nine Ten".split())}
@@ -29,11 +33,39 @@ def told(pattern):
 
 def test_the_orderings_of_the_comparison():
     few, many = told(r"(\w+) of the (\d+) orderings are not kept")
-    orderings = result("comparison")["orderings"]
+    orderings = comparison_summary.promised(result("comparison"))
     assert len(orderings) == int(many)
     assert sum(not one["kept"] for one in orderings) == NUMBERS[few]
     assert {one["case"] for one in orderings} == {"3", "7", "reality"}
+    assert {one["statistic"] for one in orderings} == {"mean", "median", "90"}
     assert max(one["ratio"] for one in orderings) < 1  # nobody does better at as many frames
+    rest = orderings
+    for name, method in (("particle filter", "particle_filter"),
+                         ("supervised network", "regression"), ("others", None)):
+        lost, asked = told(rf"Beside (?:the|all) {name} it is (\d+) of (\d+)")
+        part = [one for one in rest if method in (None, one["method"])]
+        rest = [one for one in rest if one not in part]
+        assert (sum(not one["kept"] for one in part), len(part)) == (int(lost), int(asked))
+
+
+def test_em_over_latents_alone_is_no_better_than_the_particle_filter():
+    least, most, other_least, other_most = told(
+        r"Its error is ([\d.]+) to ([\d.]+) times the filter's with simulated instruments and "
+        r"([\d.]+) to ([\d.]+) times with the series of the other simulator, and not once the half")
+    alone = comparison_summary.em_alone(result("comparison")["summary"])
+    assert not any(one["kept"] for one in alone)
+    for simulated, said in ((True, (least, most)), (False, (other_least, other_most))):
+        ratios = [one["ratio"] for one in alone if (one["case"] != "reality") == simulated]
+        assert [f"{pick(ratios):.2f}" for pick in (min, max)] == list(said)
+
+
+def test_what_optimising_the_variance_left_with_seven_knobs_is_one_run():
+    mean, worst, *others = told(r"and (\d+) by the variance, which is one run at (\d+) nm among "
+                                r"([\d.]+), ([\d.]+) and ([\d.]+);")
+    left = sorted(run["error_nm"][-1] for run in
+                  result("comparison")["runs"]["7"]["bayesopt_variance"])
+    assert [f"{nm:.1f}" for nm in left[:-1]] == others
+    assert f"{left[-1]:.0f}" == worst and f"{np.mean(left):.0f}" == mean
 
 
 def test_the_closed_loop():
