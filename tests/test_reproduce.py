@@ -47,7 +47,8 @@ def test_every_table_and_figure_of_the_documentation_is_made_by_a_step():
                        if step.script[0] != "-m")
     named = {place for place in places if f'"{place}"' in sources}
     assert places - named == {"reality_command", "reality_published", "reality_frames",
-                              "multislice_command", "speed_gpu"}  # the last takes a GPU
+                              "multislice_command", "speed_gpu",  # that takes a GPU
+                              "by_one_command"}  # of these very steps, see below
     assert 'f"{options.name}_{name}"' in sources and 'f"{options.name}_frames"' in sources
     drawn = {name for step in reproduce.STEPS.values() for kind, name in step.writes.items()
              if kind in ("picture", "figure")}
@@ -58,19 +59,37 @@ def test_every_table_and_figure_of_the_documentation_is_made_by_a_step():
 
 
 def test_everything_is_meant_to_take_less_than_three_hours():
-    assert sum(step.minutes for step in reproduce.STEPS.values()) < 180
+    """With a margin for a machine that is slower than was thought: the minutes are expected."""
+    assert sum(step.minutes for step in reproduce.STEPS.values()) <= 165
 
 
-def test_outputs_go_to_the_folder_or_to_their_places(tmp_path):
+def test_the_page_says_how_many_are_documented_and_how_many_are_measured_here():
+    page = (ROOT / "docs" / "results.md").read_text()
+    shown = re.search("<!-- by_one_command -->\n(.*?)\n<!-- end by_one_command -->", page, re.S)[1]
+    assert shown == reproduce.sizes(), 'old: provenance.put("by_one_command", reproduce.sizes())'
+    assert all(0 < reproduce.taken(name) <= reproduce.documented(where)
+               for name, (_, where, _) in reproduce.SIZES.items())
+
+
+def test_no_step_takes_fewer_than_documented_without_saying_so():
+    """A step with an argument that is no option of form is in the table of sizes."""
+    form = {"--float64", "--frames", "--published", "--folder", "--name", "--drift", "--no-refine"}
+    said = {"speed_float64": {"--repetitions"},  # five, as its table has it
+            "scaling": {"--repeats"}, "comparison": {"--counts"}}  # below the table
+    for name, step in reproduce.STEPS.items():
+        options = {a for a in step.arguments if a.startswith("--")} - form - said.get(name, set())
+        assert options == ({reproduce.SIZES[name][-1]} if name in reproduce.SIZES else set()), name
+    made = json.loads((provenance.RESULTS / "speed_float64.json").read_text())
+    assert {str(entry["repetitions"]) for entry in made} == {
+        reproduce.STEPS["speed_float64"].arguments[-1]}
+
+
+def test_outputs_go_to_the_folder(tmp_path):
     step = reproduce.STEPS["closed_loop"]
     arguments = reproduce.command(step, tmp_path)
     for flag, path in (("--json", "results/closed_loop.json"), ("--document", "results.md"),
                        ("--lines", "runs/closed_loop.jsonl")):
         assert arguments[arguments.index(flag) + 1] == str(tmp_path / path)
-    arguments = reproduce.command(step, None)
-    for flag, path in (("--json", "benchmarks/results/closed_loop.json"),
-                       ("--document", "docs/results.md"), ("--lines", "build/closed_loop.jsonl")):
-        assert arguments[arguments.index(flag) + 1] == str(ROOT / path)
 
 
 def test_a_new_folder_has_no_old_tables(calls, tmp_path):
@@ -78,6 +97,7 @@ def test_a_new_folder_has_no_old_tables(calls, tmp_path):
     assert reproduce.main(["--only", *TWO, *options]) == 0
     text = (tmp_path / "out" / "results.md").read_text()
     assert "<!-- nuts -->\n<!-- end nuts -->" in text and "EM beside a sampler" in text
+    assert reproduce.sizes() in text  # that is no measurement
     assert reproduce.without_tables(text) == text
 
 
