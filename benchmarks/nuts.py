@@ -1,17 +1,24 @@
 """Is EM's posterior that of its model? x0 and the map's hyperparameters sampled together by NUTS.
 
-    python -m benchmarks.nuts [--chains 4] [--samples 500] [--runs 4]    (pip install '.[evidence]')
+    python -m benchmarks.nuts [--seeds 1] [--chains 4] [--samples 500] [--runs 4]
 
-A simulated microscope with three knobs shows six frames, and the first three of them. EM and the
-sampler get the same latents, the same map, the same log likelihood and priors (`jaxcal.em`,
-`jaxcal.latent_map`). EM settles on one value of the hyperparameters; the No-U-Turn sampler of
-numpyro draws them along with x0 and the scale. There is one decided mode, and the chains start in
-it: from EM's candidates, with EM's covariance as the first metric, which the warm-up replaces. The
-sampler's Monte Carlo errors come from its effective number of samples, EM's from the scatter
-between runs with other seeds. Writes ``benchmarks/results/nuts.json`` and the table in
-``docs/results.md``; the exit status is 0 where with six frames the chains agree (split R-hat below
-1.02) and no mean differs by a quarter of a standard deviation. With three it is looked at, not
-asked for: they do not settle the map.
+(``pip install '.[evidence]'``.) Simulated microscopes with three knobs show six frames, and the
+first three of them. EM and the sampler get the same latents, the same map, the same log likelihood
+and priors (`jaxcal.em`, `jaxcal.latent_map`). EM settles on one value of the hyperparameters; the
+No-U-Turn sampler of numpyro draws them along with x0 and the scale. There is one decided mode, and
+the chains start in it: from EM's candidates, with EM's covariance as the first metric, which the
+warm-up replaces. The sampler's Monte Carlo errors come from its effective number of samples, EM's
+from the scatter between runs with other seeds, which of four runs is itself uncertain by 40 %.
+Writes ``benchmarks/results/nuts.json`` and the tables in ``docs/results.md``.
+
+Means and correlations that differ by more than 3 Monte Carlo errors are marked; of the 36 of a
+microscope one is by chance in one case of ten. That is no rule for the exit status. One value of
+the hyperparameters is an approximation, whose bias is beyond any number of Monte Carlo errors once
+there are samples enough, and within 3 where there are few. What is asked is that it does not
+matter: the status is 0 where with six frames the chains agree (split R-hat below 1.02), no mean is
+off by a quarter of a standard deviation, which adds 3 % to an rms error, known to a twelfth, and
+no deviation is a tenth below the sampler's. With three frames, which do not settle the map, it is
+looked at, not asked for.
 """
 
 import argparse
@@ -38,7 +45,9 @@ STEPS_NM = np.array([[0, 0, 0], [90, 40, -30], [-110, 30, 50], [40, -100, -60], 
 HIDDEN_NM = {"C10": 70.0, "C12a": -40.0, "C12b": 55.0}
 FRAMES = (6, 3)
 AGREED, CLOSE = 1.02, 0.25  # largest split R-hat; difference of means in standard deviations
+NARROW = 0.9  # smallest ratio of deviations
 CLEAR = 2.0  # Monte Carlo errors of a ratio of deviations beyond which it is called narrow
+APART = 3.0  # Monte Carlo errors beyond which means and correlations are called different
 
 
 def experiment(model, seed: int, frames: int) -> em.Experiment:
@@ -159,20 +168,33 @@ def narrow(found, told):
                                    told["sd_error"][:size] / told["sd"][:size])
 
 
+def apart(found, told) -> dict:
+    """EM's means (P + 1,) and correlations (P + 1, P + 1) less the sampler's, in Monte Carlo
+    errors of the differences."""
+    size = len(found["mean"])
+    error = np.hypot(found["mean_error"], told["mean_error"][:size])
+    pairs = np.hypot(found["correlation_error"], told["correlation_error"][:size, :size])
+    np.fill_diagonal(pairs, np.inf)
+    return {"mean_off": (found["mean"] - told["mean"][:size]) / error,
+            "correlation_off": (found["correlation"] - told["correlation"][:size, :size]) / pairs}
+
+
 def correlated(result) -> str:
     """One sentence on the correlations."""
     names, size = result["names"], len(result["names"])
     ours, theirs = (np.array(result[by]["correlation"])[:size, :size] for by in ("em", "nuts"))
-    error = np.hypot(result["em"]["correlation_error"],
-                     np.array(result["nuts"]["correlation_error"])[:size, :size])
-    pairs = np.triu_indices(size, 1)
-    off = (ours - theirs)[pairs]
-    k = int(np.argmax(np.abs(off)))
-    a, b = (part[k] for part in pairs)
-    beyond = int(np.sum(np.abs(off) > CLEAR * error[pairs]))
-    return (f"Of {len(off)} correlations {beyond} differ by more than {CLEAR:g} Monte Carlo "
-            f"errors, most that of {names[a]} with {names[b]}: {ours[a, b]:.2f} by EM, "
-            f"{theirs[a, b]:.2f} by NUTS (± {error[a, b]:.2f}).")
+    off = np.array(result["correlation_off"])
+    pairs = list(zip(*np.triu_indices(size, 1), strict=True))
+
+    def told(a, b):
+        return (f"{names[a]} with {names[b]} ({ours[a, b]:.2f} by EM, {theirs[a, b]:.2f} by NUTS, "
+                f"{off[a, b]:+.1f} errors)")
+
+    beyond = [told(*pair) for pair in pairs if abs(off[pair]) > APART]
+    most = told(*max(pairs, key=lambda pair: abs((ours - theirs)[pair])))
+    differ = f"{len(beyond) or 'none'} differ{'s' * (len(beyond) < 2)}"
+    return (f"Of {len(pairs)} correlations {differ} by more than {APART:g} Monte Carlo errors"
+            f"{': ' * bool(beyond)}{', '.join(beyond)}. The largest difference is that of {most}.")
 
 
 def verdict(result) -> str:
@@ -187,32 +209,60 @@ def verdict(result) -> str:
             f"{span}; none is narrower by more than {CLEAR:g} Monte Carlo errors.")
 
 
-def markdown(result) -> str:
-    """Table for the documentation, and the sentence."""
+def table(result) -> str:
+    """One microscope and number of frames: a table and the sentences."""
     em_, told = result["em"], result["nuts"]
     rows = []
     for k, name in enumerate(result["names"]):
-        digits = 4 if name == "log scale" else 2
+        digits, off = 4 if name == "log scale" else 2, result["mean_off"][k]
         rows.append((name, *(f"{part['mean'][k]:.{digits}f} ({part['mean_error'][k]:.{digits}f})"
                              for part in (em_, told)),
+                     f"**{off:+.1f}**" if abs(off) > APART else f"{off:+.1f}",
                      *(f"{part['sd'][k]:.{digits}f} ({part['sd_error'][k]:.{digits}f})"
                        for part in (em_, told)),
                      f"{result['ratio'][k]:.2f} ± {result['ratio_error'][k]:.2f}",
                      f"{told['effective'][k]:.0f}"))
     for k, name in enumerate(("log amplitude", "log length", "log noise"), -3):
         rows.append((name, f"{em_['process'][k]:.2f}",
-                     f"{told['mean'][k]:.2f} ({told['mean_error'][k]:.2f})", "0",
+                     f"{told['mean'][k]:.2f} ({told['mean_error'][k]:.2f})", "", "0",
                      f"{told['sd'][k]:.2f} ({told['sd_error'][k]:.2f})", "",
                      f"{told['effective'][k]:.0f}"))
-    head = ("nm", "EM, mean", "NUTS, mean", "EM, sd", "NUTS, sd", "sd, EM/NUTS", "effective")
-    facts = (f"{result['frames']} frames, {result['em']['weight']:.0%} of the candidates in the "
-             f"mode. {result['settings']['chains']} chains of {result['settings']['samples']} "
-             f"samples "
-             f"after {result['settings']['warmup']} of warm-up, {result['diverged']} diverged, "
-             f"largest split R-hat {max(told['rhat']):.3f}; {result['settings']['runs']} runs of "
-             f"EM. Seconds: {result['seconds']:.0f}.")
+    head = ("nm", "EM, mean", "NUTS, mean", "apart (errors)", "EM, sd", "NUTS, sd", "sd, EM/NUTS",
+            "effective")
+    settings = result["settings"]
+    facts = (f"Microscope {result['seed']}, {result['frames']} frames, "
+             f"{result['em']['weight']:.0%} of the candidates in the mode. {settings['chains']} "
+             f"chains of {settings['samples']} samples after {settings['warmup']} of warm-up, "
+             f"{result['diverged']} diverged, largest split R-hat {max(told['rhat']):.3f}; "
+             f"{settings['runs']} runs of EM. Seconds: {result['seconds']:.0f}.")
     return "\n\n".join([provenance.markdown(head, rows), verdict(result), correlated(result),
                         facts])
+
+
+def in_deviations(result) -> np.ndarray:
+    """EM's means less the sampler's (P + 1,), in deviations of the latter."""
+    told = {name: np.array(result["nuts"][name]) for name in ("mean", "sd")}
+    size = len(result["em"]["mean"])
+    return (np.array(result["em"]["mean"]) - told["mean"][:size]) / told["sd"][:size]
+
+
+def markdown(made) -> str:
+    """Tables for the documentation: all microscopes in one, then each by itself."""
+    rows = []
+    for one in made["cases"]:
+        ratio, off = np.array(one["ratio"]), np.array(one["mean_off"])
+        pairs = np.array(one["correlation_off"])[np.triu_indices(len(off), 1)]
+        beyond = [one["names"][k] for k in np.flatnonzero(np.abs(off) > APART)]
+        rows.append((f"{one['seed']}, {one['frames']} frames",
+                     f"{ratio.mean():.2f} ({ratio.min():.2f} ... {ratio.max():.2f})",
+                     f"{np.abs(in_deviations(one)).max():.2f}",
+                     ", ".join(beyond) or "none", f"{np.sum(np.abs(pairs) > APART)} of "
+                     f"{pairs.size}", f"{max(one['nuts']['rhat']):.3f}"))
+    head = ("microscope", "sd, EM/NUTS: mean (range)", "means apart by at most (sd)",
+            f"by more than {APART:g} errors", f"correlations by more than {APART:g} errors",
+            "split R-hat")
+    return "\n\n".join([provenance.markdown(head, rows), *map(table, made["cases"]),
+                        provenance.source(made)])
 
 
 def main(arguments=None) -> int:
@@ -222,41 +272,47 @@ def main(arguments=None) -> int:
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--runs", type=int, default=4, help="of EM")
-    parser.add_argument("--seed", type=int, default=3, help="of the microscope")
+    parser.add_argument("--seed", type=int, default=3, help="of the first microscope")
+    parser.add_argument("--seeds", type=int, default=1, help="how many microscopes; of one the "
+                        "two cases take ten CPU minutes")
     parser.add_argument("--json", type=Path, default=RESULT)
     parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
     options = parser.parse_args(arguments)
     if min(options.chains, options.runs) < 2 or options.samples < 10:
         parser.error("--chains and --runs should be at least 2, --samples 10: errors want that")
+    if options.seeds < 1:
+        parser.error("--seeds should be at least 1")
     jax.config.update("jax_enable_x64", True)
     model = models.load()
     settings = {name: getattr(options, name) for name in ("chains", "warmup", "samples", "runs")}
-    cases = [case(model, options.seed, frames, settings) for frames in FRAMES]
+    cases = [case(model, seed, frames, settings)
+             for seed in range(options.seed, options.seed + options.seeds) for frames in FRAMES]
     result = {"benchmark": "nuts", "provenance": provenance.provenance(), "cases": cases}
     result["provenance"]["versions"]["numpyro"] = metadata.version("numpyro")
-    provenance.write(options.json, result)
-    text = "\n\n".join([*map(markdown, cases), provenance.source(result)])
-    provenance.put("nuts", text, options.document)
-    print(text)
-    return 0 if agreed(cases[0]) else 1
+    provenance.publish(result, "nuts", markdown(result), options.json, options.document)
+    print(markdown(result))
+    return 0 if all(agreed(one) for one in cases if one["frames"] == max(FRAMES)) else 1
 
 
 def case(model, seed: int, frames: int, settings: dict) -> dict:
-    """EM and the sampler on so many frames."""
+    """EM and the sampler on so many frames of one microscope."""
     start = time.perf_counter()
     found, told, diverged = compare(experiment(model, seed, frames), model.map, **settings)
     ratio, error = narrow(found, told)
-    return {"frames": frames, "names": [*SEVEN, "log scale"], "settings": settings,
-            "diverged": diverged, "em": {k: np.asarray(v).tolist() for k, v in found.items()},
-            "nuts": {k: np.asarray(v).tolist() for k, v in told.items()}, "ratio": ratio.tolist(),
-            "ratio_error": error.tolist(), "seconds": time.perf_counter() - start}
+    made = {"seed": seed, "frames": frames, "names": [*SEVEN, "log scale"], "settings": settings,
+            "diverged": diverged, "em": found, "nuts": told, "ratio": ratio, "ratio_error": error,
+            **apart(found, told), "seconds": time.perf_counter() - start}
+    print(f"microscope {seed}, {frames} frames: {made['seconds']:.0f} s", file=sys.stderr,
+          flush=True)
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), made)
 
 
 def agreed(result) -> bool:
-    """Whether the chains agree, and the means."""
-    told = {name: np.array(value) for name, value in result["nuts"].items()}
-    apart = np.abs(np.array(result["em"]["mean"]) - told["mean"][:-3]) / told["sd"][:-3]
-    return bool(max(told["rhat"]) < AGREED and np.all(apart < CLOSE))
+    """Whether the chains agree, and EM with them as far as is asked."""
+    told, size = result["nuts"], len(result["em"]["mean"])
+    error = np.hypot(result["em"]["mean_error"], told["mean_error"][:size]) / told["sd"][:size]
+    return bool(max(told["rhat"]) < AGREED and np.all(np.abs(in_deviations(result)) < CLOSE)
+                and np.all(error < CLOSE / 3) and min(result["ratio"]) > NARROW)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 MODEL = ROOT / "jaxcal" / "models" / "default.safetensors"
-# Modules that no measured number depends on.
+# Modules that no measured number depends on, but for those of a benchmark that measures one of them
+# and adds it to its own digest (benchmarks/tracking.py).
 NO_NUMBERS = {"report", "figures", "console", "cli", "commands", "inputs", "notations",
               "notation_reports", "ceos", "nion", "replay", "runs", "tracking", "conformance",
               "nexus", "recordings", "recorded_optics", "knob_table", "png", "thumbnails", "watch",

@@ -22,7 +22,14 @@ from jaxcal.answers import (
 )
 from jaxcal.basins import START, check_knobs
 from jaxcal.course import Course, Plan
-from jaxcal.decisions import knob_limit_nm, next_step, tolerance, verified, within
+from jaxcal.decisions import (
+    beforehand,
+    knob_limit_nm,
+    next_step,
+    tolerance,
+    verified,
+    within,
+)
 from jaxcal.estimation import acting, estimate
 from jaxcal.microscopes.guarded import TIMEOUT_S, GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
@@ -53,7 +60,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     Args:
         microscope: a `jaxcal.Microscope`.
         frames: at most so many, the last verification not counted; two at least. Refined, of
-            fewer than `refine.ACTUATED` frames, the verification among them, none ends as tuned.
+            fewer than `refine.ACTUATED` frames, the verification among them, none ends as tuned,
+            which ``progress`` is told first of all.
         tolerance_nm: (P,) or scalar, what may be left of each knob's aberration; the pi/4 limits
             where None. The loop stops where all knobs are within with CONFIDENCE, by so many
             frames (`refine.ACTUATED`) that a knob which does not act as told would be found.
@@ -84,6 +92,8 @@ def calibrate(microscope, *, frames: int = 10, tolerance_nm=None, model=None, se
     largest = np.minimum([knob_limit_nm(n) for n in ORDER[indices(names)]], instrument.limits_nm)
     identification.check_loop(frames, largest, names, instrument.optics)
     limits = tolerance(tolerance_nm, instrument.optics, names)
+    for told in beforehand(frames, names, instrument.optics, refined):
+        report(told, 0.0)
     plan = Plan(frames, limits, largest, model, seed, refined, settings, report,
                  _truth(microscope))
     call = {"frames": int(frames), "seed": int(seed), "refined": bool(refined),

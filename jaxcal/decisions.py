@@ -4,7 +4,7 @@ and whether a frame at the setting that tunes bears it out."""
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcal import acquisition
+from jaxcal import acquisition, identification, refine
 from jaxcal.aberrations import ORDER, indices
 from jaxcal.answers import Estimate, inside, left, mostly_unlike
 from jaxcal.basins import DECIDED, PRIOR_SD_NM, STATES
@@ -39,6 +39,18 @@ def next_step(key, answer: Estimate, limits, model, largest=None) -> np.ndarray:
     knobs = np.zeros(len(answer.knob_names))
     knobs[places] = np.asarray(step, float)[columns]
     return np.clip(knobs, -largest, largest)  # single precision may round a limit up
+
+
+def beforehand(frames: int, knob_names, optics, refined: bool) -> list[str]:
+    """What is to be said of a loop before its first frame: that its budget is too small to end as
+    tuned, and of which knobs no frame can tell anything."""
+    told = []
+    if refined and frames + 1 < refine.ACTUATED:
+        told.append(f"a budget of {frames} frames and one to verify cannot end as tuned: knobs "
+                    f"that act otherwise than told are not found by fewer than {refine.ACTUATED}; "
+                    f"allow {refine.ACTUATED - 1} frames before the verification")
+    unseen = identification.unseen(knob_names, optics)
+    return told + [identification.of_unseen(unseen)] * bool(unseen)
 
 
 def knob_limit_nm(order: int) -> float:

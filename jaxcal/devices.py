@@ -6,9 +6,10 @@ batches are dealt out to all devices, also to those of other hosts once
 Instruments need no communication: `share` and `each` deal them out whole.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import cpu_count
+from queue import SimpleQueue
 
 import jax
 import jax.numpy as jnp
@@ -60,18 +61,31 @@ def share(items: Iterable) -> list:
 
 
 def each(function: Callable, items: Iterable) -> Iterator:
-    """``function(item)`` of every item, in their order, dealt round the devices of this host."""
-    local, items = jax.local_devices(), list(items)
+    """``function(item)`` of every item, in their order; each device of this host takes the next as
+    soon as it is free."""
+    local, free = jax.local_devices(), SimpleQueue()
+    for device in local:
+        free.put(device)
 
-    def on(number):
-        with jax.default_device(local[number % len(local)]):
-            return function(items[number])
+    def on(item):
+        device = free.get()  # as many threads as devices: there is one
+        try:
+            with jax.default_device(device):
+                return function(item)
+        finally:
+            free.put(device)
 
     if len(local) == 1:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(len(local)) as pool:
-        yield from pool.map(on, range(len(items)))
+        yield from pool.map(on, items)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed else os.cpu_count()
 
 
 def side_by_side(function: Callable, items: Iterable) -> list:
@@ -87,7 +101,7 @@ def side_by_side(function: Callable, items: Iterable) -> list:
         with jax.default_device(device):
             return function(item)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(on, items))
 
 

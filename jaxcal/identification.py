@@ -39,7 +39,8 @@ class Identifiability:
         sd_nm, worst_sd_nm: (P,) expected standard deviation of x0, mean and largest over the draws.
         limits_nm: (P,) pi/4 limits; ratio: (P,) sd_nm / limits_nm.
         sign_log_odds: least over the draws of the log odds against the mirror image.
-        sign_decided: they exceed SIGN_ODDS; decides: and all ratios are below WITHIN.
+        sign_decided: they exceed SIGN_ODDS; decides: and all ratios are below WITHIN, and no knob
+            is `unseen`.
         message: what the steps decide and what to do.
     """
 
@@ -119,8 +120,11 @@ def identifiability(knobs_nm, knob_names, optics: Optics, *, x0_nm=None, sd_nm=N
     against = float(min(odds))
     told = Identifiability(names, np.mean(deviations, 0), np.max(deviations, 0), limits, against,
                            against >= SIGN_ODDS, False, "")
+    blind = unseen(names, optics)
+    if blind:
+        return replace(told, message=of_unseen(blind))
     decides = told.sign_decided and bool(np.all(told.ratio <= WITHIN))
-    theory = np.sqrt(np.diag(laplace.theory_nm2(problem))) / limits
+    theory = laplace.theory_sd_nm(names, optics) / limits
     return replace(told, decides=decides, message=_message(told, knobs, theory))
 
 
@@ -172,6 +176,16 @@ def turned_twice(z, problem: Problem):
     return wrong
 
 
+def unseen(knob_names, optics: Optics) -> tuple[str, ...]:
+    """The knobs of which no number of frames tells anything, whatever their settings.
+
+    What an answer says of a knob is never narrower than the theory's own error. Where that alone is
+    KEPT of the width before any frame is seen, nothing can be learnt. No frame is simulated for it.
+    """
+    error, prior = laplace.theory_sd_nm(knob_names, optics), unknowns.state_sd_nm(knob_names)
+    return tuple(np.array(knob_names)[error >= KEPT * prior].tolist())
+
+
 def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
     """Refuse a closed loop in which no steps can decide the sign.
 
@@ -198,6 +212,12 @@ def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
             f"state and its mirror image show the same until a knob is turned, from limit to limit "
             f"the log odds against it are {told.sign_log_odds:.1f}, {SIGN_ODDS:.0f} would do; "
             f"allow a step, {_step(knob_names, limits)}")
+
+
+def of_unseen(names) -> str:
+    """What is said of knobs that are `unseen`."""
+    return (f"no frame can tell anything of {', '.join(names)}: a usual value makes hardly more "
+            f"phase in the aperture than the theory is off by; leave that out of the knobs")
 
 
 def _message(told: Identifiability, knobs, theory) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from jaxcal import aberrations
-from jaxcal.optics import edge_waves
+from jaxcal.optics import Optics, edge_waves
 from jaxcal.posterior import Point
 from jaxcal.unknowns import (
     Problem,
@@ -189,6 +189,11 @@ def covariance_of(point: Point, problem: Problem) -> np.ndarray:
 
 def theory_nm2(problem: Problem) -> np.ndarray:
     """Covariance (P, P), nm^2, of the theory's own error in the knobs' aberrations."""
-    places = aberrations.indices(problem.knob_names)
+    return np.diag(theory_sd_nm(problem.knob_names, problem.optics) ** 2)
+
+
+def theory_sd_nm(knob_names, optics: Optics) -> np.ndarray:
+    """The theory's own error (P,), nm, in aberrations: no number of frames lessens it."""
+    places = aberrations.indices(knob_names)
     waves = np.where(aberrations.ORDER[places] == 1, *THEORY_WAVES)
-    return np.diag((waves / edge_waves(problem.optics)[places]) ** 2)
+    return waves / edge_waves(optics)[places]

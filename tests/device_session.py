@@ -6,6 +6,7 @@ what came out, which must not depend on them.
 
 import json
 import sys
+from threading import Barrier
 
 import jax
 import numpy as np
@@ -48,13 +49,32 @@ def training_step():
             "weights": np.concatenate([np.asarray(w).ravel() for w in jax.tree.leaves(weights)])}
 
 
+def instruments():
+    """What comes of an instrument for each device of this host, all at the same time, and how many
+    devices it took."""
+    together = Barrier(jax.local_device_count(), timeout=60.0)
+
+    @jax.jit
+    def estimate(seed):
+        return jax.random.normal(jax.random.key(seed), (3,))
+
+    def one(seed):
+        together.wait()  # a device that was given twice would leave the others waiting
+        return estimate(seed)
+
+    made = list(devices.each(one, range(jax.local_device_count())))
+    return made[0], len(set().union(*(answer.devices() for answer in made)))
+
+
 def main(port=None, number=0, of=1):
     if port is not None:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(of), int(number))
     with jax.set_mesh(devices.mesh()):
         made = {**candidates(), **training_step()}
+    made["instrument"], used = instruments()
     made = jax.tree.map(lambda leaf: np.asarray(leaf, float).tolist(), made)
-    print(json.dumps({"devices": jax.device_count(), "share": devices.share(range(7)), **made}))
+    print(json.dumps({"devices": jax.device_count(), "used": used,
+                      "share": devices.share(range(7)), **made}))
 
 
 if __name__ == "__main__":

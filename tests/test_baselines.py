@@ -1,6 +1,7 @@
 """The methods that jaxcal is compared with do what they say, and the comparison judges fairly."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import jax
@@ -324,6 +325,54 @@ def test_orderings_are_kept_or_not():
                     ("published", 5, 5): False, ("published", 15, 15): True}
     ratio = next(e["ratio"] for e in found if e["frames"] == 150)
     np.testing.assert_allclose(ratio, 0.25)
+    wide = comparison_summary.orderings(
+        {"3": comparison_summary.summarise(part)}, 150, {"published": 0.9})
+    assert all(e["kept"] for e in wide) and {e["share"] for e in wide} == {0.25, 0.5, 0.9}
+
+
+def test_what_is_promised_is_promised_of_the_worst_instruments_too():
+    """Eight of ten instruments at a tenth of the error, two nearly as bad: mean and median are
+    kept, the 90th percentile is not."""
+    rows = [(1.0,)] * 8 + [(9.0,)] * 2
+    part = runs({"jaxcal": rows, "published": [(10.0,)] * 10}, (5,))
+    found = comparison_summary.orderings({"3": comparison_summary.summarise(part)}, 150)
+    assert {e["statistic"]: e["kept"] for e in found} == {
+        "mean": True, "median": True, "90": False}
+
+
+def test_em_alone_is_shown_beside_the_particle_filter_and_counted_apart():
+    part = runs({"jaxcal": [(1, 1)] * 2, "jaxcal_em": [(8, 3)] * 2,
+                 "particle_filter": [(10, 10)] * 2, "regression": [(10, 1)] * 2}, (5, 15))
+    summaries = {"7": comparison_summary.summarise(part)}
+    alone = comparison_summary.em_alone(summaries)
+    assert [e["ratio"] for e in alone] == [0.8, 0.3] * 3 and sum(e["kept"] for e in alone) == 3
+    assert not any(e["own_nm"] > 1 for e in comparison_summary.orderings(summaries, 150))
+    made = {"summary": summaries, "counts": [5, 15], "budget": 150, "quick": False, "drift_nm": 0,
+            "gain_error": 0, "instruments": 2, "seeds": [1, 2], "provenance": {
+                "commit": "", "model": "", "versions": {"jax": "", "python": ""}, "cores": 2,
+                "device": ""}}
+    page = comparison_summary.markdown(made)
+    assert ("9 of 12 orderings kept: 6 of 6 beside the particle filter, 3 of 6 beside the "
+            "supervised network.") in page
+    assert "not counted above: 3 of 6 at most half of the error of the particle filter" in page
+    assert "| 7 knobs, particle filter, simulated map | 0.5 | **3 of 6** | 0.30 ... 0.80 |" in page
+    del part["jaxcal_em"]
+    assert not comparison_summary.em_alone({"7": comparison_summary.summarise(part)})
+
+
+def test_every_method_is_drawn_in_a_colour_of_its_own(tmp_path):
+    """Medians and 90th percentiles, also of the series of the other simulator."""
+    part = runs({method: [(9, 4), (5, 1)] for method in comparison_summary.LABELS}, (3, 15))
+    summaries = {case: comparison_summary.summarise(part) for case in ("3", "7", "reality")}
+    comparison_summary.draw(summaries, tmp_path / "drawn.svg")
+    drawn = (tmp_path / "drawn.svg").read_text()
+    assert len(re.findall(r'id="axes_\d+"', drawn)) == 6
+    for title in ("7 knobs, median", "other simulator, 90 %", "error of C10, C12"):
+        assert f"<!-- {title}" in drawn
+    strokes = re.findall(r'id="line2d_\d+">\s*<path d="[^"]*" clip-path[^>]*style="[^"]*'
+                         r"stroke: (#\w{6}); stroke-width: (?:1.1|2.2)", drawn)
+    colours = {c: strokes.count(c) for c in strokes}
+    assert set(colours.values()) == {6} and len(colours) == len(comparison_summary.LABELS)
 
 
 def test_a_run_that_ended_early_counts_with_its_last_answer():
@@ -355,12 +404,16 @@ def test_a_method_that_fails_leaves_the_instrument_as_it_is(monkeypatch):
 
 @pytest.fixture
 def stubs(monkeypatch):
-    """Methods that are off by a known amount, and the calls they got."""
-    calls = []
+    """Methods that are off by a known amount, ``off``, and the calls they got."""
+    class Calls(list):
+        def __init__(self):
+            self.off = {"jaxcal": 1.0, "published": 10.0}
+
+    calls = Calls()
 
     def ask(method, seen, counts, seed, settings=None):
         calls.append((method, seed))
-        off = {"jaxcal": 1.0, "published": 10.0}[method]
+        off = calls.off[method]
         names = seen.series.knob_names
         truth = np.array([seen.truth[name] for name in names])
         return {n: Answer(-truth + off, np.full(len(names), off), 0.5) for n in counts}
@@ -395,7 +448,8 @@ def test_comparison_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, stu
     np.testing.assert_allclose(
         made["summary"]["7"]["published"]["frames"]["5"]["error_nm"]["mean"], 10.0)
     assert made["seeds"] == [15_000, 15_001] and made["provenance"]["versions"]["jax"]
-    assert all(entry["kept"] for entry in made["orderings"])
+    orderings = comparison_summary.promised(made)
+    assert orderings and all(entry["kept"] for entry in orderings)
     assert "published form" in page.read_text() and "kept" in page.read_text()
     assert (tmp_path / "figure.svg").read_text().count("<svg") == 1
     capsys.readouterr()
@@ -413,7 +467,28 @@ def test_a_broken_promise_is_told_by_the_exit_status(tmp_path, stubs, capsys, mo
         "--counts", "5", "--lines", str(tmp_path / "lines.jsonl"), "--json",
         str(tmp_path / "out.json"), "--figure", str(tmp_path / "figure.svg"), "--document",
         str(page)]) == 1
-    assert "**0 of 2**" in capsys.readouterr().out
+    assert "**0 of 3**" in capsys.readouterr().out
+
+
+def test_the_small_form_asks_for_the_smaller_error_of_the_near_method_and_for_half_of_others(
+        tmp_path, stubs, monkeypatch):
+    """Four methods that need no training at three and five frames; published's 10 nm, and 8 of
+    Bayesian optimisation, beside 1 of jaxcal's."""
+    def main():
+        return comparison.main(["--quick", "--lines", str(tmp_path / "lines.jsonl"), "--json",
+                                str(tmp_path / "out.json")])
+
+    stubs.off["particle_filter"] = 1.3
+    assert main() == 0
+    made = json.loads((tmp_path / "out.json").read_text())
+    shares = {e["method"]: e["share"] for e in comparison_summary.promised(made)}
+    assert shares == {"published": 0.5, "particle_filter": 1.0, "bayesopt_variance": 0.5}
+    assert made["counts"] == [3, 5] and set(made["summary"]) == {"3"}
+    for method, off, status in (("particle_filter", 0.9, 1), ("particle_filter", 1.3, 0),
+                                ("published", 1.9, 1)):
+        (tmp_path / "lines.jsonl").unlink()
+        stubs.off[method] = off
+        assert main() == status
 
 
 def test_methods_and_knobs_that_there_are_not_are_refused(capsys):

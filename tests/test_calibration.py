@@ -383,6 +383,21 @@ def test_knobs_that_cannot_be_turned_are_refused_before_any_frame(model, monkeyp
     assert bench.frames_taken == 0
 
 
+def test_a_knob_that_no_frame_shows_is_told_before_any_frame(model):
+    class Enough(Exception):
+        pass
+
+    def progress(message, fraction):
+        assert re.match("no frame can tell anything of C56a: .*; leave that out of the knobs",
+                        message)
+        raise Enough
+
+    bench = SimulatedMicroscope(knob_names=("C10", "C56a"), seed=1)
+    with pytest.raises(Enough):
+        calibration.calibrate(bench, model=model, progress=progress)
+    assert bench.frames_taken == 0
+
+
 def test_one_setting_is_never_decided(series, model):
     """Both forms, one frame and twice the same setting; two settings say nothing of the kind."""
     still = replace(series.select([0, 0]), name="still.h5")

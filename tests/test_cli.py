@@ -16,7 +16,7 @@ import pytest
 import standins
 
 import jaxcal
-from jaxcal import commands, console, results
+from jaxcal import commands, console, decisions, results
 from jaxcal.cli import main
 from jaxcal.series import probe, read, read_truth, write
 
@@ -56,7 +56,7 @@ def calls(monkeypatch):
 
     for name, stub in (
         ("calibration", SimpleNamespace(estimate=estimate, calibrate=calibrate,
-                                        REFUSED="refused")),
+                                        beforehand=decisions.beforehand, REFUSED="refused")),
         ("model", SimpleNamespace(load=load)),
     ):
         monkeypatch.setitem(sys.modules, f"jaxcal.{name}", stub)
@@ -380,6 +380,17 @@ def test_calibrate_the_simulated_microscope(tmp_path, calls, fake_simulation, ca
     assert "simulated microscope" in printed and "true x0" in printed and "applied" in printed
 
 
+@pytest.mark.parametrize(("options", "warned"), [
+    (("--frames", 4), True), (("--frames", 5), False), (("--frames", 4, "--no-refine"), False)])
+def test_a_budget_too_small_to_end_as_tuned_is_warned_of(
+        calls, fake_simulation, capsys, options, warned):
+    """And taken all the same: what is left of it is an estimate."""
+    assert run("calibrate", "--knobs", "C10,C12b", *options) == 0 and len(calls) == 1
+    told = capsys.readouterr().err
+    assert warned == told.startswith("jaxcal: warning: a budget of 4 frames and one to verify "
+                                     "cannot end as tuned: ") and warned == bool(told)
+
+
 @pytest.mark.parametrize(("seed", "reason", "known"), [(13, "no beam", False),
                                                          (14, "no current", True)])
 def test_a_refused_calibration_is_one_line_and_still_written(
@@ -419,7 +430,8 @@ def test_calibrate_a_replay(tmp_path, calls, capsys):
     assert run("calibrate", "--microscope", f"replay:{path}", "--knobs", "C10") == 2
     assert run("calibrate", "--microscope", f"replay:{path}", "--energy-kev", 200) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert "leave --knobs out" in errors[0] and "leave --energy-kev" in errors[1]
+    assert "cannot end as tuned" in errors[0]
+    assert "leave --knobs out" in errors[1] and "leave --energy-kev" in errors[2]
 
 
 def test_simulate_writes_a_series_with_its_truth(tmp_path, fake_simulation, capsys):

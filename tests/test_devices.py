@@ -65,7 +65,7 @@ def alone():
 def same(one, other):
     """Sums over devices are taken in another order; nothing else differs."""
     assert set(one) == set(other)
-    for name in set(one) - {"devices", "share"}:
+    for name in set(one) - {"devices", "used", "share"}:
         for a, b in zip(jax.tree.leaves(one[name]), jax.tree.leaves(other[name]), strict=True):
             assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
 
@@ -75,6 +75,7 @@ def same(one, other):
 def test_eight_devices(alone):
     many = told([start(8)])[0]
     assert (alone["devices"], many["devices"]) == (1, 8)
+    assert (alone["used"], many["used"]) == (1, 8)
     same(alone, many)
 
 
@@ -84,6 +85,7 @@ def test_two_processes(alone):
     port = free_port()
     first, second = told([start(4, port, number, 2) for number in range(2)])
     assert first["devices"] == second["devices"] == 8
+    assert first["used"] == second["used"] == 4  # its own
     same(first, second)
     same(alone, first)
     assert first["share"] == [0, 2, 4, 6] and second["share"] == [1, 3, 5]
@@ -113,6 +115,13 @@ def test_without_a_mesh_everything_stays_as_it_is():
     assert devices.in_parts(lambda x: x, rows) is rows
     assert devices.share("abc") == ["a", "b", "c"]
     assert list(devices.each(lambda x: 2 * x, range(3))) == [0, 2, 4]
+
+
+def test_as_many_threads_as_this_process_may_have(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    assert devices.cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert devices.cores() == os.cpu_count()
 
 
 def test_threads_keep_the_device_of_the_caller():

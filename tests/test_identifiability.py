@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxcal
 from jaxcal import (
     aberrations,
+    decisions,
     hologram,
     identification,
     laplace,
@@ -24,6 +25,7 @@ from jaxcal import (
     tiles,
     unknowns,
 )
+from jaxcal.microscopes.simulated import SEVEN
 from jaxcal.optics import Optics, quarter_pi_limits_nm
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -194,6 +196,42 @@ def test_a_loop_whose_steps_are_too_short_is_refused():
     identification.check_loop(5, [12.0], ("C10",), OPTICS)
 
 
+@pytest.mark.parametrize(("names", "semi_angle", "hidden"), [
+    (SEVEN, 10.0, ()),  # a small aperture
+    ((*KNOBS, "C30"), 20.0, ()),
+    (("C10", "C32a", "C41b", "C50", "C56a"), 20.0, ("C32a", "C41b", "C50", "C56a")),
+    (("C10", "C32a", "C56a"), 40.0, ("C56a",)),  # wider apertures see more
+])  # fmt: skip
+def test_knobs_of_which_no_frame_tells_anything_are_told(names, semi_angle, hidden, monkeypatch):
+    """They are those of which even frames without noise, by a theory that is off by no more than
+    usual, leave the prior's width; the loop says so without simulating a frame."""
+    optics = replace(OPTICS, semi_angle_mrad=semi_angle)
+    perfect = np.diag(laplace.theory_sd_nm(names, optics) ** 2)
+    monkeypatch.setattr(identification, "one_draw", lambda z, problem: (perfect, 500.0))
+    told = jaxcal.identifiability(np.zeros((2, len(names))), names, optics, draws=1)
+    learnt = told.sd_nm < identification.KEPT * unknowns.state_sd_nm(names)
+    assert hidden == identification.unseen(names, optics) == tuple(np.array(names)[~learnt])
+    assert told.decides != bool(hidden)
+    assert (f"no frame can tell anything of {', '.join(hidden)}: " in told.message) == bool(hidden)
+
+    monkeypatch.setattr(identification, "identifiability", None)  # not asked
+    assert decisions.beforehand(10, names, optics, True) == [told.message] * bool(hidden)
+
+
+def test_the_page_names_the_knobs_that_no_frame_shows():
+    def hidden(semi_angle):
+        return identification.unseen(
+            aberrations.NAMES, replace(OPTICS, semi_angle_mrad=semi_angle))
+
+    names = aberrations.NAMES
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert "20 mrad these are C32, C34 and all from C41 on, at 40 mrad those from C52 on" in text
+    assert hidden(20.0) == names[names.index("C32a"):]
+    assert hidden(40.0) == names[names.index("C52a"):]
+    assert "of C10 to C23 none from 5.5 mrad on" in text
+    assert not set(SEVEN) & set(hidden(5.5)) and set(SEVEN) & set(hidden(5.0))
+
+
 @pytest.mark.parametrize(("steps", "options", "match"), [
     (np.zeros((2, 2)), {}, r"shape \(frames, 3\), got \(2, 2\): one row of settings"),
     (np.zeros((0, 3)), {}, r"shape \(frames, 3\), got \(0, 3\)"),
@@ -256,7 +294,9 @@ def test_information_is_singular_along_the_shift_and_regular_with_the_symmetry()
     assert even["size"] == even["rank"] and min(even["left"]) > 1e-3
     assert max(found["f(-x) = f(x)", "5 settings"]["left"]) < free
     assert found["f(-x) = f(x)", "along v, w0 = -0.3"]["left"][0] < free
-    assert found["f(-x) = f(x)", "along v, w0 = 0"]["left"][0] > 1e-3
+    assert min(found["f(-x) = f(x)", "along v, w0 = 0"]["left"]) > 1e-3
+    along = np.random.default_rng(5).uniform(-1.5, 1.5, (60, 2)) * [1.0, 0.0]
+    assert max(claims.shares("joint", along, np.array([0.4, 1e-3]))[2]) < free  # of w0 = 0 alone
     v, w = found["even in v and in w", "along v, w0 = -0.3"]["left"]
     assert v > 1e-3 and w < free
     known = found["known map", "1 setting"]
@@ -280,6 +320,16 @@ def test_the_null_direction_is_the_shift():
     moved = np.stack([(v + shift) ** i * w**j for i, j in exponents], 1) @ again
     assert_allclose(moved, seen(v), atol=1e-10)
     assert np.abs(again - weights).max() > 1e-3
+
+    slope = sum(c * i * v ** max(i - 1, 0) * w**j
+                for c, (i, j) in zip(weights, exponents, strict=True))
+    change = np.linalg.lstsq(basis, -slope, rcond=None)[0]  # of theta: (s, -s df/dv) is null
+    assert_allclose(slope + basis @ change, 0.0, atol=1e-10)
+    even = [k for k, (i, j) in enumerate(exponents) if (i + j) % 2 == 0]
+    slope = sum(weights[k] * exponents[k][0] * v ** max(exponents[k][0] - 1, 0)
+                * w ** exponents[k][1] for k in even)
+    change = np.linalg.lstsq(basis[:, even], -slope, rcond=None)[0]  # odd: none in the class
+    assert np.abs(slope + basis[:, even] @ change).max() > 0.1
 
 
 def test_a_second_centre_is_ambiguous_although_the_information_is_regular():

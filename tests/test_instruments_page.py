@@ -16,6 +16,7 @@ from jaxcal import (
     conformance,
     diagnosis,
     estimation,
+    identification,
     inconsistency,
     observation,
     refine,
@@ -67,8 +68,8 @@ def test_the_code_runs(monkeypatch, tmp_path, capsys):
 
 SAID = "\n".join(Path(module.__file__).read_text(encoding="utf-8")
                  for module in (aperture, basins, calibration, ceos, diagnosis, estimation,
-                                guarded, inconsistency, nion, observation, refine, replay, runs,
-                                simulated, spectra, tracking))
+                                guarded, identification, inconsistency, nion, observation, refine,
+                                replay, runs, simulated, spectra, tracking))
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| ([^|]+) \|", PAGE.split("what it says")[1], re.M))

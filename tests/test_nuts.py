@@ -1,5 +1,6 @@
 """EM beside the No-U-Turn sampler on toys; where the process is known they are the same."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxcal.latent_map import Hyperparameters, Prior
 
 pytest.importorskip("numpyro", reason="pip install '.[evidence]'")
 sys.path.append(str(Path(__file__).parent.parent))
-from benchmarks import nuts  # noqa: E402
+from benchmarks import nuts, provenance  # noqa: E402
 
 STEPS = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]])
 SHORT = {"chains": 2, "warmup": 120, "samples": 300, "runs": 3}
@@ -105,10 +106,72 @@ def test_moments_of_independent_draws():
     assert abs(told["correlation"][0, 1]) < 4 * told["correlation_error"][0, 1]
 
 
-def test_the_correlation_that_differs_most_is_named():
-    def by(r):
-        return {"correlation": [[1.0, r, 0.1], [r, 1.0, 0.2], [0.1, 0.2, 1.0]],
-                "correlation_error": np.full((3, 3), 0.03).tolist()}
+def compared(mean=(1.0, 2.0, 3.0), correlation=0.5, **told) -> dict:
+    """A case as it is kept: EM with these means, beside draws of mean (1, 2, 3) and deviation 2."""
+    def by(values, r):
+        size = len(values)
+        matrix = np.eye(size)
+        matrix[0, 1] = matrix[1, 0] = r
+        return {"mean": np.array(values), "sd": np.full(size, 2.0),
+                "mean_error": np.full(size, 0.05), "sd_error": np.full(size, 0.03),
+                "correlation": matrix, "correlation_error": np.where(np.eye(size), 0.0, 0.03)}
 
-    said = nuts.correlated({"names": ["a", "b", "c"], "em": by(0.5), "nuts": by(0.1)})
-    assert "Of 3 correlations 1 differ" in said and "a with b: 0.50 by EM, 0.10" in said
+    em_ = by(mean, correlation) | {"process": np.zeros(3), "weight": 1.0}
+    sampled = by([1.0, 2.0, 3.0, 0.0, 0.0, 0.0], 0.5) | {
+        "rhat": np.full(6, 1.001), "effective": np.full(6, 1600.0)} | told
+    ratio, error = nuts.narrow(em_, sampled)
+    return {"seed": 3, "frames": 6, "names": ["a", "b", "c"], "diverged": 0, "em": em_,
+            "nuts": sampled, "ratio": ratio, "ratio_error": error, "seconds": 1.0,
+            "settings": {"chains": 4, "warmup": 2, "samples": 400, "runs": 4},
+            **nuts.apart(em_, sampled)}
+
+
+def test_differences_are_told_in_their_monte_carlo_errors():
+    """A mean off by 0.3 where each is known to 0.05, a correlation off by 0.4, known to 0.03."""
+    made = compared((1.0, 2.3, 3.0), 0.1)
+    assert_allclose(made["mean_off"], [0, 0.3 / math.hypot(0.05, 0.05), 0], atol=1e-12)
+    off = made["correlation_off"]
+    assert_allclose(off[0, 1], -0.4 / math.hypot(0.03, 0.03))
+    assert off[1, 0] == off[0, 1] and np.count_nonzero(off) == 2  # the diagonal is no difference
+    said = nuts.correlated(made)
+    assert "Of 3 correlations 1 differs by more than 3" in said
+    assert said.count("a with b (0.10 by EM, 0.50 by NUTS, -9.4 errors)") == 2  # beyond, largest
+    page = nuts.markdown({"cases": [made], "provenance": provenance.provenance()})
+    assert "| 3, 6 frames | 1.00 (1.00 ... 1.00) | 0.15 | b | 1 of 3 | 1.001 |" in page
+    assert "| **+4.2** |" in page and page.count("| +0.0 |") == 2
+    assert "none differs" in nuts.correlated(compared())
+
+
+def test_what_is_asked_is_that_a_difference_does_not_matter():
+    """Many Monte Carlo errors are borne, a quarter of a deviation is not; nor chains that differ,
+    a mean that is not known, a deviation that is too small."""
+    assert nuts.agreed(compared()) and nuts.agreed(compared((1.0, 2.45, 3.0)))
+    assert not nuts.agreed(compared((1.0, 2.55, 3.0)))
+    assert not nuts.agreed(compared(rhat=np.array([1.0] * 5 + [1.03])))
+    assert not nuts.agreed(compared(mean_error=np.full(6, 0.2)))
+    assert not nuts.agreed(compared(sd=np.full(6, 2.3)))
+
+
+def test_every_microscope_is_asked_at_six_frames_and_what_is_kept_is_the_new_form(
+        tmp_path, monkeypatch, capsys):
+    """Two of them, six frames and three of each; one that disagrees at three changes nothing."""
+    bad = {}
+
+    def compare(data, map_, **_):
+        made = compared(**bad.get(data, {}))
+        return made["em"], made["nuts"], 0
+
+    monkeypatch.setattr(nuts, "experiment", lambda model, seed, frames: (seed, frames))
+    monkeypatch.setattr(nuts, "compare", compare)
+    monkeypatch.setattr(nuts, "SEVEN", ("a", "b"))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- nuts -->\n<!-- end nuts -->\n")
+    arguments = ["--seeds", "2", "--json", str(tmp_path / "nuts.json"), "--document", str(page)]
+    bad[3, 3] = {"mean": (9.0, 2.0, 3.0)}
+    assert nuts.main(arguments) == 0
+    cases = json.loads((tmp_path / "nuts.json").read_text())["cases"]
+    assert [(one["seed"], one["frames"]) for one in cases] == [(3, 6), (3, 3), (4, 6), (4, 3)]
+    assert {"mean_off", "correlation_off", "ratio", "ratio_error"} <= cases[0].keys()
+    assert "| 4, 3 frames |" in page.read_text()
+    bad[4, 6] = bad[3, 3]
+    assert nuts.main(arguments) == 1

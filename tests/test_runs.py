@@ -609,6 +609,17 @@ def test_frames_too_few_are_not_decided_and_say_what_to_do(tune):
     assert_array_equal(made.applied_knobs_nm, made.estimate.tuned_knobs_nm)  # with the last frame
 
 
+@pytest.mark.parametrize(("frames", "refined"), [(3, True), (4, True), (5, True), (3, False)])
+def test_a_budget_that_cannot_end_as_tuned_is_told_first_of_all(tune, frames, refined):
+    """And does not, where the estimate is sure enough with any."""
+    told = []
+    made = tune(Bench(), frames=frames, refined=refined, tolerance_nm=100.0,
+                progress=lambda message, _: told.append(message))
+    doomed = "cannot end as tuned" in told[0]
+    assert doomed == (made.verdict != "tuned") == (refined and frames < 5)
+    assert not any("cannot end as tuned" in message for message in told[1:])
+
+
 def test_a_verification_that_moves_the_answer_a_little_corrects_the_knobs(tune, monkeypatch):
     """By 1.3 nm, within what it may move, but the setting before would be outside too often."""
     plain = tune(Bench())

@@ -3,8 +3,9 @@
 After every frame a Gaussian process is fitted to the quality at the settings so far, and the next
 frame is taken where the expected improvement (or an upper confidence bound) is largest. The answer
 is the setting at which the process's mean is lowest, not the best frame: a frame's quality is
-noisy. Qualities (:mod:`benchmarks.baselines.quality`, both minimal when tuned): the normalised
-variance, and the emittance that a network reads.
+noisy. Qualities (:mod:`benchmarks.baselines.quality`, both minimal when tuned): the variance of the
+Ronchigram weighted by |f|, in place of that of a scanned image, and the emittance that a network
+reads.
 """
 
 import math
@@ -32,7 +33,8 @@ WORST = 3.0  # standardised quality above which a frame says only "bad"
 
 
 class Options(NamedTuple):
-    """What was chosen on tuning instruments, 20020 to 20031, for each quality.
+    """What was chosen on tuning instruments, 20020 to 20031, for each quality, with three knobs and
+    60 frames; more knobs and frames take it as it is.
 
     transform: "log" or "linear", of the quality before it is standardised; acquisition: "ei" or
     "ucb" with ``kappa``; start: frames of the initial design; length: prior median of the length

@@ -1,8 +1,8 @@
 """The same optimisation by the package that the field uses, ``bayesian-optimization``.
 
 Its own Gaussian process, hyperparameters and acquisition; the box, the initial design and the
-transform of the quality are those of :mod:`benchmarks.baselines.bayesopt`. An optional extra:
-``pip install '.[evidence]'``.
+transform of the quality are those of :mod:`benchmarks.baselines.bayesopt`, chosen there. An
+optional extra: ``pip install '.[evidence]'``.
 """
 
 import math

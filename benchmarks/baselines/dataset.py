@@ -24,7 +24,7 @@ ROUNDS = 600
 
 class Samples(NamedTuple):
     """images: (N, 128, 64) log spectra; waves: (N, 25) edge phases; nuisances: (N, R);
-    variance: (N,) log normalised variance of the frame."""
+    variance: (N,) log weighted variance of the frame."""
 
     images: np.ndarray
     waves: np.ndarray

@@ -1,12 +1,13 @@
 """Scalars of a Ronchigram that are at an extremum where the microscope is tuned.
 
-Normalised variance. A *scanned image* of a film has its largest contrast in focus, which is what
-the field maximises. A Ronchigram is the other way round: in focus a thin film has no phase
-contrast, the middle of the disc is flat, and the variance of I/mean is at its *minimum*. A scan
-cannot be had from Ronchigrams, so that the minimum is what is sought here. Taken plainly, that
-minimum is a well of 20 nm with slopes that fall again beyond 100 nm, and an optimisation ends in
-the corners of its box. Weighing the power at the frequency f by |f| mends this: with defocus the
-same contrast moves to higher frequencies, so that the weighted variance rises to about 200 nm.
+Weighted variance. A *scanned image* of a film has its largest contrast in focus, and its normalised
+variance is what the field maximises. This is not that. A Ronchigram is the other way round: in
+focus a thin film has no phase contrast, the middle of the disc is flat, and the variance of I/mean
+is at its *minimum*. A scan cannot be had from Ronchigrams, so that this minimum stands for it.
+Taken plainly, it is a well of 20 nm with slopes that fall again beyond 100 nm, and an optimisation
+ends in the corners of its box. Weighing the power at the frequency f by |f| mends this: with
+defocus the same contrast moves to higher frequencies, so that the weighted variance rises to about
+200 nm.
 
 Emittance. The growth of the beam's emittance with aberrations is the root mean square of the
 gradient of chi over the aperture. The published form of this objective lets a network, trained on

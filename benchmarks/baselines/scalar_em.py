@@ -2,8 +2,8 @@
 
 The same `jaxcal.em.run`, prior, symmetry, nuisances and gap; only z is a single number, and its
 map from states is fitted to simulated frames as the latents' map is. The scalars are those of
-:mod:`benchmarks.baselines.quality`: the logarithm of the normalised variance, or that of the
-emittance as the network reads it.
+:mod:`benchmarks.baselines.quality`: the logarithm of the weighted variance, or that of the
+emittance as the network reads it. Prior and settings are those of the latents: nothing was tuned.
 """
 
 import time
