@@ -6,9 +6,9 @@ batches are dealt out to all devices, also to those of other hosts once
 Instruments need no communication: `share` and `each` deal them out whole.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from queue import SimpleQueue
 
 import jax
@@ -84,8 +84,11 @@ def each(function: Callable, items: Iterable) -> Iterator:
 
 def cores() -> int:
     """Cores that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(allowed(0)) if allowed else os.cpu_count()
+    try:
+        from os import sched_getaffinity
+    except ImportError:  # not on every system
+        return cpu_count()
+    return len(sched_getaffinity(0))
 
 
 def side_by_side(function: Callable, items: Iterable) -> list:
