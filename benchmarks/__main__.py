@@ -39,6 +39,7 @@ def main(arguments=None) -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
         made = provenance.provenance()
+        timing.forget_peak()
         for one in module.run(options.repetitions):
             entries.append(one | {"provenance": made})
             if options.json:  # kept as soon as there is one, apart from an older whole

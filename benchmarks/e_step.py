@@ -4,21 +4,22 @@ The work of a candidate: the symmetrised kernel between its frames' states, one 
 log likelihood of every latent; no map network, no nuisances, which `scoring` has. ``jaxcal`` is
 :func:`jaxcal.latent_map.log_likelihood` in the form without a simulated mean, in blocks as EM
 scores them; ``tinygp_vmap`` its process and `log_probability`, vmapped over all candidates at once;
-``numpy_loop`` and ``numpy_batch`` the same algebra in float64, one candidate or a block in a call
-of LAPACK, which takes such small matrices one after the other on one core; ``torch`` and
-``gpytorch`` blocks in jaxcal's precision, on all cores or on the accelerator that JAX runs on.
+``numpy_loop`` the same algebra in NumPy, in float64 and one candidate a call; ``numpy_batch`` a
+block a call, in jaxcal's precision and with a thread for each core, as LAPACK takes such small
+matrices one after the other on one (its triangular systems go through the general solver: NumPy has
+no other); ``torch`` and ``gpytorch`` blocks in jaxcal's precision, on all cores or on the
+accelerator that JAX runs on.
 Their blocks are of BLOCK candidates, but for these two on an accelerator, which
 takes all at once. ``scikit-learn`` has no kernel with a symmetry and evaluates the plain one, a
 candidate at a time. ``candidates last`` is what was tried beside, see `candidates_last`, with its
 own deviation and share of the limit. The others get fewer candidates than jaxcal, tinygp and this;
-the rates are per candidate. The deviation is the largest difference of a log likelihood from the
-NumPy one, over their spread.
+the rates are per candidate. The deviation is the largest difference of a log likelihood from that
+of ``numpy_loop``, over their spread.
 
 An entry more is one frame after `APPENDED`: ``jaxcal`` and ``candidates last`` score all frames
 afresh, ``one row`` adds the frame's row to each factor that is there.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from functools import partial
 
@@ -28,14 +29,14 @@ import numpy as np
 import tinygp
 
 from benchmarks import candidates_last, pytorch, roofline, scoring, timing
-from jaxcal import em, latent_map
+from jaxcal import devices, em, latent_map
 from jaxcal import model as models
 
 LATENTS = 8
 BLOCK = 512  # candidates at a time, by the other libraries
 APPENDED = 16  # frames there are before one more
 PARTS = 2  # threads of what XLA leaves to one
-FEWER = {"numpy_batch": BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
+FEWER = {"numpy_batch": 2 * BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
          "scikit-learn": 64}  # candidates
 
 
@@ -78,16 +79,25 @@ def tinygp_form(signs, scale):
 
 def numpy_form(where, latents, hyper, signs):
     """The same in NumPy, of kernel coordinates (N, T, P)."""
-    amplitude, length, noise = (np.exp(float(h)) for h in hyper)
+    amplitude, length, noise = np.exp(np.asarray(hyper, where.dtype))
     images = where[:, None, :, None] * signs
     distance = ((where[:, :, None, None] - images) ** 2).sum(-1)
     kernel = amplitude**2 * np.exp(-0.5 * distance / length**2).mean(-1)
-    kernel += noise**2 * np.eye(len(latents))
+    kernel += noise**2 * np.eye(len(latents), dtype=where.dtype)
     factor = np.linalg.cholesky(kernel)
     white = np.linalg.solve(factor, np.broadcast_to(latents, (len(where), *latents.shape)))
     log_det = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
     return -0.5 * (white**2).sum((1, 2)) - LATENTS * (
         log_det + 0.5 * len(latents) * np.log(2 * np.pi))
+
+
+def in_threads(score):
+    """The same of a part for each core."""
+    def form(where, latents):
+        return np.concatenate(devices.side_by_side(
+            lambda part: score(part, latents), np.array_split(where, devices.cores())))
+
+    return form
 
 
 def torch_form(hyper, signs):
@@ -156,30 +166,29 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
         where = np.asarray(latent_map.kernel_coordinates(states, scale))
         own, data = jaxcal_form(signs, scale), np.asarray(latents)
         double = where.astype(float)
-        timings = {"jaxcal": timing.measure(own, states, latents, hyper, repetitions=repetitions)}
-        timings["tinygp_vmap"] = timing.measure(
-            tinygp_form(signs, scale), states, latents, hyper, repetitions=repetitions)
-        forms = {"numpy_batch": (double, partial(numpy_form, hyper=hyper, signs=signs)),
-                 "numpy_loop": (double, lambda x, y: np.concatenate(
-                     [numpy_form(one[None], y, hyper, signs) for one in x]))}
-        if importlib.util.find_spec("torch"):
-            forms["torch"] = where, torch_form(hyper, signs)
-        if importlib.util.find_spec("gpytorch"):
-            forms["gpytorch"] = where, gpytorch_form(hyper, signs)
-        if importlib.util.find_spec("sklearn"):
-            forms["scikit-learn"] = double, sklearn_form(hyper)
-        for name, (points, form) in forms.items():
+        tried = candidates_last.form(signs, scale)
+        parts = jnp.array_split(states, PARTS)
+        forms = {"jaxcal": timing.Form(own, (states, latents, hyper)),
+                 "tinygp_vmap": timing.Form(tinygp_form(signs, scale), (states, latents, hyper)),
+                 "candidates last": timing.Form(tried, (parts, latents, hyper))}
+        in_numpy = partial(numpy_form, hyper=hyper, signs=signs)
+        others = {"numpy_batch": (where, in_threads(in_numpy)),
+                  "numpy_loop": (double, lambda x, y, score=in_numpy: np.concatenate(
+                      [score(one[None], y) for one in x]))}
+        if pytorch.installed("e_step"):
+            others["torch"] = where, torch_form(hyper, signs)
+        if pytorch.installed("e_step", "gpytorch"):
+            others["gpytorch"] = where, gpytorch_form(hyper, signs)
+        if pytorch.installed("e_step", "sklearn"):
+            others["scikit-learn"] = double, sklearn_form(hyper)
+        for name, (points, form) in others.items():
             part, other = points[: FEWER[name]], data
             if name in ("torch", "gpytorch"):
                 whole = jax.default_backend() != "cpu"  # an accelerator takes all at once
                 part, other = pytorch.tensors(points if whole else part, data)
-            took = timing.measure(form, part, other, repetitions=repetitions)
-            timings[name] = took.scaled(len(where) / len(part))
-        theirs = timings["numpy_batch"].value
-        tried = candidates_last.form(signs, scale)
-        parts = jnp.array_split(states, PARTS)
-        timings["candidates last"] = timing.measure(tried, parts, latents, hyper,
-                                                    repetitions=repetitions)
+            forms[name] = timing.Form(form, (part, other), len(where) / len(part))
+        timings = timing.in_turn(forms, repetitions)
+        theirs = timings["numpy_loop"].value
         off = {name: np.abs(np.ravel(timings[name].value)[: len(theirs)] - theirs).max()
                / theirs.std() for name in ("jaxcal", "candidates last")}
         share = {name: roofline.share(  # of a block: XLA counts the body of the loop over them once
@@ -190,7 +199,7 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16, 32),
                      ("candidates last", tried.args[0], candidates_last.BLOCK))}
         yield timing.entry(
             "e_step", {"frames": count, "candidates": candidates, "latents": LATENTS},
-            timings, candidates, "candidates", off.pop("jaxcal"), repetitions, share["jaxcal"],
+            timings, candidates, "candidates", off.pop("jaxcal"), share["jaxcal"],
             others={name: {"deviation": float(value), "share": share[name],
                            "compile_seconds": timings[name].compile}
                     for name, value in off.items()})
@@ -206,10 +215,10 @@ def one_more(repetitions, candidates, signs, scale, hyper):
     before = candidates_last.factors(signs, scale)
     known = [(jax.block_until_ready(before(part[:, :-1], latents[:-1], hyper)), part[:, -1])
              for part in parts]
-    timings = {
-        "jaxcal": timing.measure(own, states, latents, hyper, repetitions=repetitions),
-        "candidates last": timing.measure(fresh, parts, latents, hyper, repetitions=repetitions),
-        "one row": timing.measure(row, known, latents[-1], hyper, repetitions=repetitions)}
+    timings = timing.in_turn({
+        "jaxcal": timing.Form(own, (states, latents, hyper)),
+        "candidates last": timing.Form(fresh, (parts, latents, hyper)),
+        "one row": timing.Form(row, (known, latents[-1], hyper))}, repetitions)
     added = np.concatenate([np.ravel(part[-1]) for part in timings["one row"].value])
     there = np.concatenate([np.ravel(jax.vmap(candidates_last.log_likelihood)(factor))
                             for factor, _ in known])
@@ -217,5 +226,5 @@ def one_more(repetitions, candidates, signs, scale, hyper):
     off = np.abs(there + added - whole).max() / whole.std()
     return timing.entry("one_frame_more", {"frames": APPENDED + 1, "candidates": candidates,
                                            "latents": LATENTS},
-                        timings, candidates, "candidates", None, repetitions,
+                        timings, candidates, "candidates", None,
                         others={"one row": {"deviation": float(off)}})

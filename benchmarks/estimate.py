@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from functools import partial
 
 import jax
-import numpy as np
 
 import jaxcal
 from benchmarks import timing
@@ -34,7 +33,8 @@ UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def one(case: str, frames: int, repeats: int) -> dict:
-    """Seconds and frames of each repetition in this process, the first with compilation."""
+    """Seconds and frames of each repetition in this process, the first with compilation, and its
+    highest memory."""
     knobs, seeds = CASES[case], range(FIRST_SEED, FIRST_SEED + repeats + 1)
     seconds, taken = [], []
     for seed in seeds:
@@ -48,13 +48,14 @@ def one(case: str, frames: int, repeats: int) -> dict:
         work()
         seconds.append(time.perf_counter() - start)
         taken.append(microscope.frames_taken)
-    return {"frames": taken, "first": seconds[0], "again": seconds[1:]}
+    return {"frames": taken, "first": seconds[0], "again": seconds[1:],
+            "peak_mb": timing.peak_memory_mb()}
 
 
 def timed(told: dict) -> timing.Timing:
     """What `one` told."""
-    lower, median, upper = (float(q) for q in np.percentile(told["again"], (25, 50, 75)))
-    return timing.Timing(max(told["first"] - median, 0.0), median, lower, upper, None)
+    usual = timing.quartiles(told["again"])[1]
+    return timing.Timing(max(told["first"] - usual, 0.0), tuple(told["again"]), None)
 
 
 def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
@@ -75,7 +76,7 @@ def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
             others["cache filled"] = {"compile_seconds": timings["cache filled"].compile}
         frames = " ... ".join(map(str, sorted({min(told["frames"]), max(told["frames"])})))
         yield timing.entry(what, {"knobs": int(knobs), "frames": frames}, timings, 1, f"{what}s",
-                           None, repeats, others=others)
+                           None, others=others, peak_mb=told["peak_mb"])
 
 
 def main(arguments=None) -> int:

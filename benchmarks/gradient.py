@@ -8,7 +8,6 @@ which is what one has without derivatives. The deviation is the largest of the c
 differences, over the largest component.
 """
 
-import sys
 from collections.abc import Iterator
 
 import jax
@@ -86,17 +85,15 @@ def run(repetitions: int = timing.REPETITIONS, cases=((256, 72.0),)) -> Iterator
                  timing.real().type(spread), wanted.astype(timing.real()))
         single = tuple(jnp.asarray(part, part.dtype) for part in given)
         function = compiled(size, radius)
-        timings = {"jaxcal": timing.measure(function, *single, repetitions=repetitions),
-                   "numpy": timing.measure(with_numpy, phases, film, spread, wanted, radius,
-                                           repetitions=min(3, repetitions))}
-        try:
-            phases, film, wanted = pytorch.tensors(given[0], given[1], given[3])
-            timings["torch"] = timing.measure(
-                with_torch, phases, film, float(spread), wanted, radius, repetitions=repetitions)
-        except ImportError:
-            print("gradient: torch is not installed, its row is left out", file=sys.stderr)
+        forms = {"jaxcal": timing.Form(function, single),
+                 "numpy": timing.Form(with_numpy, (phases, film, spread, wanted, radius))}
+        if pytorch.installed("gradient"):
+            there, plate, image = pytorch.tensors(given[0], given[1], given[3])
+            forms["torch"] = timing.Form(
+                with_torch, (there, plate, float(spread), image, radius))
+        timings = timing.in_turn(forms, repetitions)
         ours, theirs = (np.asarray(timings[name].value[1]) for name in ("jaxcal", "numpy"))
         yield timing.entry(
             "gradient", {"size": size, "radius": radius, "aberrations": len(phases)}, timings, 1,
-            "gradients", np.abs(ours - theirs).max() / np.abs(theirs).max(), repetitions,
+            "gradients", np.abs(ours - theirs).max() / np.abs(theirs).max(),
             roofline.share(function, single, timings["jaxcal"].median))

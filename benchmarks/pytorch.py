@@ -1,6 +1,7 @@
 """PyTorch set up as JAX is: the same device, the same precision, all cores."""
 
-import os
+import importlib.util
+import sys
 from functools import cache
 
 import jax
@@ -22,9 +23,17 @@ def ready():
     import torch
 
     accelerated = jax.default_backend() == "gpu" and torch.cuda.is_available()
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(devices.cores())
     torch.set_default_dtype(torch.float64 if timing.real() == "float64" else torch.float32)
     return torch, torch.device("cuda" if accelerated else "cpu")
+
+
+def installed(benchmark: str, name: str = "torch") -> bool:
+    """Whether a package is there that a benchmark measures beside; where not, that is said."""
+    there = importlib.util.find_spec(name) is not None
+    if not there:
+        print(f"{benchmark}: {name} is not installed, its row is left out", file=sys.stderr)
+    return there
 
 
 def tensors(*arrays) -> tuple:
@@ -48,4 +57,4 @@ def in_threads(function, items) -> list:
     try:
         return devices.side_by_side(function, items)
     finally:
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(devices.cores())

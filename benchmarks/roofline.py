@@ -22,19 +22,25 @@ def rates() -> tuple[float, float]:
     quartile of ten: measured anew each time, a shared machine is not always as fast."""
     matrix = jnp.ones((SIZE, SIZE), timing.real())
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    flops = 2 * SIZE**3 / timing.measure(product, matrix, repetitions=10).lower
+    flops = 2 * SIZE**3 / _usual(product, matrix)
     line = jnp.zeros(COPIED, timing.real())
-    copied = timing.measure(jax.jit(lambda a: a + 1), line, repetitions=10)
-    return flops, 2 * line.nbytes / copied.lower
+    return flops, 2 * line.nbytes / _usual(jax.jit(lambda a: a + 1), line)
+
+
+def _usual(function, argument) -> float:
+    return timing.quartiles(timing.measure(function, argument, repetitions=10).seconds)[0]
 
 
 class Share(NamedTuple):
-    """Of the machine's limit that a program reaches: of its rate of FLOP, and of its bandwidth; and
-    the memory of the program, arguments and results included, MB."""
+    """Of the machine's limit that a program reaches: of its rate of FLOP, and of its bandwidth; the
+    memory of the program, arguments and results included, MB; and what the limit is, FLOP/s and
+    bytes/s."""
 
     flops: float
     traffic: float
     program_mb: float
+    rate: float
+    bandwidth: float
 
     @property
     def whole(self) -> float:
@@ -54,4 +60,5 @@ def share(function, arguments, seconds: float) -> Share | None:
     held = sum(getattr(memory, f"{part}_size_in_bytes", 0)
                for part in ("argument", "output", "temp"))
     rate, bandwidth = rates()
-    return Share(flops / rate / seconds, traffic / bandwidth / seconds, held / 1e6)
+    return Share(flops / rate / seconds, traffic / bandwidth / seconds, held / 1e6,
+                 rate, bandwidth)

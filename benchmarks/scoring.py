@@ -127,21 +127,21 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
         predict = jax.jit(partial(jax.lax.map, jax.vmap(network), batch_size=block))
         data, positions = problem(count, candidates)
         parameters = em.initial_parameters(map_, data)
-        timings = {"jaxcal": timing.measure(
-            score, positions, parameters, data, repetitions=repetitions)}
         states = jax.vmap(lambda p, q=parameters, d=data: em.states(p, q, d))(positions)
         kernel = jnp.eye(count) + 0.1 * jnp.ones((candidates, count, count), states.dtype)
-        timings["network alone"] = timing.measure(predict, states, repetitions=repetitions)
-        timings["factors alone"] = timing.measure(factor, kernel, repetitions=repetitions)
         double = np.asarray(positions, float)[:FEW]
 
         def in_numpy(few, double=double, data=data, hyper=parameters.process):
             return np.concatenate([numpy_map.log_likelihood(part, data, hyper)
                                    for part in np.split(double, len(double) // few)])
 
-        for name, few in (("numpy_batch", min(32, candidates)), ("numpy_loop", 1)):
-            took = timing.measure(in_numpy, few, repetitions=repetitions)
-            timings[name] = took.scaled(candidates / len(double))
+        times = candidates / len(double)
+        timings = timing.in_turn({
+            "jaxcal": timing.Form(score, (positions, parameters, data)),
+            "network alone": timing.Form(predict, (states,)),
+            "factors alone": timing.Form(factor, (kernel,)),
+            "numpy_batch": timing.Form(in_numpy, (min(32, candidates),), times),
+            "numpy_loop": timing.Form(in_numpy, (1,), times)}, repetitions)
         ours = np.asarray(jnp.asarray(timings["jaxcal"].value), float)[:FEW]
         theirs = timings["numpy_loop"].value
         # of one block of candidates: XLA counts the body of the loop over several once
@@ -149,5 +149,4 @@ def run(repetitions: int = timing.REPETITIONS, frames=(8, 16), candidates: int |
                                timings["jaxcal"].median * block / candidates)
         yield timing.entry(
             "scoring", {"frames": count, "candidates": candidates, "latents": LATENTS}, timings,
-            candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), repetitions,
-            limit)
+            candidates, "candidates", np.abs(ours - theirs).max() / theirs.std(), limit)

@@ -20,10 +20,7 @@ largest difference of the first frame's intensity, before the camera, from the r
 mean in the disc.
 """
 
-import importlib.util
 import math
-import os
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -149,9 +146,9 @@ def log_spectrum(frame, size: int, radius: float):
     return reference_spectra.log_image(power / ((inside**2).sum() * radius**2))
 
 
-def with_scipy(phases, film, spread, radius: float):
-    """Intensity and log spectrum with SciPy's FFT."""
-    size, workers = film.shape[-1], os.cpu_count()
+def with_scipy(phases, film, spread, radius: float, workers: int | None = None):
+    """Intensity and log spectrum with SciPy's FFT, by so many threads, all cores where None."""
+    size, workers = film.shape[-1], workers or devices.cores()
     side = exposed_side(size, radius)
     basis, pupil, *_ = tables(size, radius, side)
     plate = pupil * np.exp(-1j * np.tensordot(phases, basis, 1))
@@ -275,28 +272,28 @@ def ffts_alone(*batch_and_size: int) -> dict:
     *batch, size = batch_and_size
     wave = np.random.default_rng(0).standard_normal((*batch, size, size, 2), timing.real())
     wave = wave.view(timing.complex_())[..., 0]
-    here, workers = jnp.asarray(wave), os.cpu_count()
+    here, workers = jnp.asarray(wave), devices.cores()
     pair = jax.jit(lambda wave: jnp.fft.fft2(jnp.fft.ifft2(wave)))
-    pairs = {"scipy": lambda: scipy.fft.fft2(scipy.fft.ifft2(wave, workers=workers),
+    pairs = {"fft scipy": lambda: scipy.fft.fft2(scipy.fft.ifft2(wave, workers=workers),
                                              workers=workers),
-             "jax": lambda: pair(here)}
-    if importlib.util.find_spec("torch"):
+             "fft jax": lambda: pair(here)}
+    if pytorch.installed("simulate"):
         torch, _ = pytorch.ready()
         [there] = pytorch.tensors(wave)
 
         def by_torch(wave):
             return pytorch.done(torch.fft.fft2(torch.fft.ifft2(wave)))
 
-        pairs["torch"] = lambda: by_torch(there)
+        pairs["fft torch"] = lambda: by_torch(there)
         if batch and jax.default_backend() == "cpu":
-            pairs["torch in threads"] = lambda: pytorch.in_threads(by_torch, there)
+            pairs["fft torch in threads"] = lambda: pytorch.in_threads(by_torch, there)
     if batch and jax.default_backend() == "cpu":
         in_turn = jax.jit(lambda waves: jax.lax.map(pair, waves))
-        pairs["scipy in threads"] = lambda: devices.side_by_side(
+        pairs["fft scipy in threads"] = lambda: devices.side_by_side(
             lambda wave: scipy.fft.fft2(scipy.fft.ifft2(wave)), wave)
-        pairs["jax in threads"] = lambda: devices.side_by_side(
+        pairs["fft jax in threads"] = lambda: devices.side_by_side(
             lambda part: jax.block_until_ready(in_turn(part)),
-            jnp.array_split(here, os.cpu_count()))
+            jnp.array_split(here, devices.cores()))
     return pairs
 
 
@@ -320,8 +317,8 @@ def batched(function):
         lambda row: function(*row, film, spread), (keys, phases)))
 
     def form(keys, phases, film, spread):
-        parts = zip(jnp.array_split(keys, os.cpu_count()),
-                    jnp.array_split(phases, os.cpu_count()), strict=True)
+        parts = zip(jnp.array_split(keys, devices.cores()),
+                    jnp.array_split(phases, devices.cores()), strict=True)
         return devices.side_by_side(
             lambda part: jax.block_until_ready(in_turn(*part, film, spread)), parts)
 
@@ -339,6 +336,17 @@ def torch_in_threads(phases, film, spread, radius: float):
     return pytorch.in_threads(lambda one: with_torch(one, film, spread, radius), phases)
 
 
+def scipy_in_threads(phases, film, spread, radius: float):
+    """`with_scipy` of each state of (B, 25), in threads of one core each."""
+    return devices.side_by_side(
+        lambda one: with_scipy(one, film, spread, radius, workers=1), phases)
+
+
+def each_of(function):
+    """``function`` of each state of (B, 25), one after the other."""
+    return lambda phases, *rest: [function(one, *rest) for one in phases]
+
+
 OTHERS = {"numpy": with_numpy, "scipy": with_scipy, "torch": with_torch, "abtem": with_abtem}
 
 
@@ -346,28 +354,34 @@ def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> Iterator[dict]:
     """One entry a grid (size, radius in pixels) and batch."""
     for size, radius, batch in cases:
         phases, film, spread = problem(size, radius)
-        first, single, others = phases, compiled(size, radius), OTHERS
+        first, single = phases, compiled(size, radius)
+        others = {name: (other, 1) for name, other in OTHERS.items()}
         function, key, on_cpu = single, jax.random.key(0), jax.default_backend() == "cpu"
         if batch > 1:
             function, phases = batched(single), np.tile(phases, (batch, 1))
             phases[:, 0] *= 1 + np.arange(batch) * BATCHED_NM / STATE_NM["C10"]
-            key, others = jax.random.split(key, batch), {"torch": with_torch}
-            others |= {"torch in threads": torch_in_threads} if on_cpu else {}
+            key, others = jax.random.split(key, batch), {"torch": (with_torch, batch)}
+            if on_cpu:  # the other two take one after the other, of which the first is enough
+                others |= {"torch in threads": (torch_in_threads, batch),
+                           "scipy in threads": (scipy_in_threads, batch),
+                           "numpy": (each_of(with_numpy), 1), "abtem": (each_of(with_abtem), 1)}
         given = key, *prepared("jaxcal", phases, film, spread)
-        timings = {"jaxcal": timing.measure(function, *given, repetitions=repetitions)}
+        forms = {"jaxcal": timing.Form(function, given)}
         if batch > 1 and on_cpu:
-            timings["vmapped"] = timing.measure(vmapped(single), *given, repetitions=repetitions)
-        for name, other in others.items():
-            try:
-                taken = prepared(name, phases, film, spread)
-                timings[name] = timing.measure(other, *taken, radius, repetitions=repetitions)
-            except ImportError:
-                print(f"simulate: {name} is not installed, its row is left out", file=sys.stderr)
-        ffts = {name: timing.measure(pair, repetitions=repetitions).scaled(NODES)
-                for name, pair in ffts_alone(*[batch] * (batch > 1), size).items()}
-        timings["ffts alone"] = min(ffts.values(), key=lambda one: one.median)
-        timings["ffts in JAX"] = min((one for name, one in ffts.items() if name[:3] == "jax"),
-                                     key=lambda one: one.median)
+            forms["vmapped"] = timing.Form(vmapped(single), given)
+        for name, (other, some) in others.items():
+            library = name.split()[0]
+            if library in ("numpy", "scipy") or pytorch.installed("simulate", library):
+                taken = prepared(library, phases[:some] if batch > 1 else phases, film, spread)
+                forms[name] = timing.Form(other, (*taken, radius), batch / some)
+        pairs = ffts_alone(*[batch] * (batch > 1), size)
+        taken = timing.in_turn(
+            forms | {name: timing.Form(pair, times=NODES) for name, pair in pairs.items()},
+            repetitions)
+        timings = {name: taken[name] for name in forms}
+        for name, of in (("ffts alone", "fft"), ("ffts in JAX", "fft jax")):
+            timings[name] = min((taken[pair] for pair in pairs if pair.startswith(of)),
+                                key=lambda one: one.median)
         value = timings["jaxcal"].value
         ours = np.asarray(value[0][0][0] if batch > 1 else value[0])
         theirs = with_numpy(first, film, spread, radius)[0]
@@ -377,4 +391,4 @@ def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> Iterator[dict]:
         yield timing.entry(
             "simulate", {"size": size, "radius": radius, "focal_nodes": NODES, "batch": batch},
             timings, batch, "spectra", np.abs(ours - theirs).max() / theirs[theirs > 0.1].mean(),
-            repetitions, roofline.share(single, one, timings["jaxcal"].median / batch))
+            roofline.share(single, one, timings["jaxcal"].median / batch))

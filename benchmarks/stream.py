@@ -32,4 +32,4 @@ def run(repetitions: int = timing.REPETITIONS, buckets=None) -> Iterator[dict]:
         yield timing.entry(
             "stream", {"size": bucket.grid.size, "slices": bucket.slices, "frames": bucket.frames},
             {"jaxcal": took}, len(spectra), "spectra", jnp.mean(~jnp.isfinite(spectra)),
-            repetitions, dtype=spectra.dtype)
+            dtype=spectra.dtype)

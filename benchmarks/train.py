@@ -105,23 +105,20 @@ def run(repetitions: int = timing.REPETITIONS, count: int | None = None) -> list
     encode = jax.jit(lambda *a: training.encode(*a, graph))
     work = {"train": (step, (key, weights, optimiser, images)),
             "encode": (encode, (weights, images))}
-    timings = {name: {"jaxcal": timing.measure(f, *arguments, repetitions=repetitions)}
-               for name, (f, arguments) in work.items()}
+    forms = {name: {"jaxcal": timing.Form(*part)} for name, part in work.items()}
     deviations = {"train": None, "encode": None}
-    try:
+    if pytorch.installed("train"):
         other = Torch(weights)
-    except ImportError:
-        print("train: PyTorch is not installed, its rows are left out", flush=True)
-    else:
         noise = vae.draws(key, nnx.merge(graph, weights), images)
         there, ours = other.tensor(images), work["encode"][0](weights, images)
         mean = float(training.vae_loss(weights, graph, key, images)[1].value)
         off = np.abs(np.asarray(ours) - other.means(there).cpu().numpy()).max()
         theirs = other.elbo(there, other.tensor(noise)).item()
         deviations = {"train": abs(mean / theirs - 1), "encode": off / np.std(ours)}
-        for name, function in (("encode", other.means), ("train", other.step)):
-            timings[name]["torch"] = timing.measure(function, there, repetitions=repetitions)
+        forms["encode"]["torch"] = timing.Form(other.means, (there,))
+        forms["train"]["torch"] = timing.Form(other.step, (there,))
+    timings = {name: timing.in_turn(part, repetitions) for name, part in forms.items()}
     case = {"images": count, "latents": CONFIG.architecture.latents}
-    return [timing.entry(name, case, timings[name], count, "images", deviations[name], repetitions,
+    return [timing.entry(name, case, timings[name], count, "images", deviations[name],
                          roofline.share(f, arguments, timings[name]["jaxcal"].median))
             for name, (f, arguments) in work.items()]

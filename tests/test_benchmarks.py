@@ -86,7 +86,35 @@ def test_measure_times_the_first_call_apart():
     calls = []
     timed = timing.measure(lambda x: calls.append(x) or len(calls), 7, repetitions=5)
     assert calls == [7] * 6 and timed.value == 6
-    assert 0 <= timed.lower <= timed.median <= timed.upper and timed.compile >= 0
+    assert len(timed.seconds) == 5 and 0 <= min(timed.seconds) <= timed.median
+    assert timed.compile >= 0
+    assert timed.scaled(3.0).median == pytest.approx(3 * timed.median)
+
+
+def test_forms_of_the_same_work_are_timed_in_turn():
+    calls = []
+    forms = {"jaxcal": timing.Form(calls.append, ("a",)),
+             "other": timing.Form(calls.append, ("b",), times=4.0, most=2)}
+    timed = timing.in_turn(forms, 3)
+    assert calls == ["a", "b"] * 3 + ["a"]
+    made = timing.entry("any", {}, timed, 8, "calls", None)
+    assert made["repetitions"] == {"jaxcal": 3, "other": 2}
+    assert made["ratios"]["jaxcal"] == [1.0] * 3
+    pairs = [one / ours for one, ours in zip(timed["other"].seconds, timed["jaxcal"].seconds,
+                                             strict=False)]
+    assert made["ratios"]["other"] == timing.quartiles(pairs)
+    assert made["per_second"]["other"] == pytest.approx(8 / timed["other"].median)
+
+
+def test_highest_memory_is_counted_from_where_it_was_forgotten():
+    timing.forget_peak()
+    before = timing.peak_memory_mb()
+    held = np.ones(20_000_000)
+    assert timing.peak_memory_mb() - before > 100
+    del held
+    timing.forget_peak()
+    if timing.FORGET.exists():
+        assert timing.peak_memory_mb() - before < 100
 
 
 def test_scoring_agrees_with_numpy():
@@ -98,7 +126,7 @@ def test_scoring_agrees_with_numpy():
     json.dumps(entry)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # GPyTorch's own
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.")  # GPyTorch's own
 def test_e_step_follows_the_contract_and_agrees_with_every_library_that_has_its_kernel(
         monkeypatch):
     monkeypatch.setattr(e_step, "APPENDED", 2)
@@ -126,7 +154,7 @@ def test_e_step_follows_the_contract_and_agrees_with_every_library_that_has_its_
     np.testing.assert_allclose(fitted, plain, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # GPyTorch's own
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.")  # GPyTorch's own
 @pytest.mark.parametrize("name", ["torch", "gpytorch"])
 def test_e_step_of_other_libraries_is_the_same(name):
     pytest.importorskip(name, reason=ALTERNATIVE)
@@ -183,6 +211,7 @@ def test_simulate_agrees_with_numpy(monkeypatch, name):
 def test_simulate_measures_what_it_says():
     single, batch = simulate.run(1, ((192, 64.0, 1), (192, 64.0, 3)))
     assert {"jaxcal", "numpy", "scipy"} <= set(single["seconds"])
+    assert {"jaxcal", "vmapped", "numpy", "scipy in threads"} <= set(batch["seconds"])
     assert single["dtype"] == "float64" and single["deviation"] < 1e-10
     assert batch["deviation"] < 1e-10  # of the first of a batch, the same state
     assert batch["per_second"]["jaxcal"] == 3 / batch["seconds"]["jaxcal"]
@@ -299,7 +328,7 @@ def test_the_roofline_is_reached_by_the_matrix_product_it_was_measured_with(monk
 
 
 def test_speed_writes_entries_and_a_table(tmp_path, document, monkeypatch, capsys):
-    one = timing.Timing(1.0, 0.5, 0.4, 0.6, None)
+    one = timing.Timing(1.0, (0.4, 0.5, 0.6), None)
     entry = timing.entry("simulate", {"size": 8}, {"jaxcal": one, "numpy": one}, 10, "spectra", 0.0)
     monkeypatch.setattr(simulate, "run", lambda repetitions: [dict(entry)])
     out = tmp_path / "out.json"
@@ -928,13 +957,15 @@ def test_whole_estimates_and_calibrations_are_timed_apart(monkeypatch):
     with jax.enable_x64(False):
         monkeypatch.setattr(timing, "apart", lambda module, case, *_, environment: {
             "frames": [7, 8, 7], "first": 9.0 if environment == whole.UNCACHED else 6.0,
-            "again": [4.0, 5.0]})
+            "again": [4.0, 5.0], "peak_mb": 700.0})
         three, _, calibrated = whole.run(2)
-    assert three["case"] == {"knobs": 3, "frames": "7 ... 8"} and three["repetitions"] == 2
+    assert three["case"] == {"knobs": 3, "frames": "7 ... 8"} and three["repetitions"] == {
+        "jaxcal": 2, "cache filled": 2}
+    assert three["peak_memory_mb"] == 700.0
     assert three["seconds"] == {"jaxcal": 4.5, "cache filled": 4.5}
     assert three["compile_seconds"] == 4.5
     assert three["others"]["cache filled"]["compile_seconds"] == 1.5
     assert calibrated["benchmark"] == "calibrate" and set(calibrated["seconds"]) == {"jaxcal"}
-    assert "| cache filled | 4500.0 | 0.222 estimates | 1.0 | 1.5 |" in timing.markdown(
+    assert "| cache filled | 4500.0 | 0.222 estimates | 1 (1 ... 1) | 1.5 |" in timing.markdown(
         [three | {"provenance": provenance.provenance()}])
     assert list(whole.run(2)) == []  # in double precision
