@@ -5,7 +5,8 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("simulate", "gradient", "e_step", "scoring", "stream", "train", "estimate")
+BENCHMARKS = ("simulate", "gradient", "e_step", "scoring", "stream", "train", "parts", "startup",
+              "estimate")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 

@@ -172,8 +172,17 @@ def peak_memory_mb() -> float:
         highest = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
         if highest:
             return int(highest[1]) * 1024 / 1e6
+    return _highest(resource.RUSAGE_SELF)
+
+
+def peak_of_processes_mb() -> float:
+    """Highest memory of any process that this one has started and waited for, MB."""
+    return _highest(resource.RUSAGE_CHILDREN)
+
+
+def _highest(whose: int) -> float:
     scale = 1.0 if sys.platform == "darwin" else 1024.0  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+    return resource.getrusage(whose).ru_maxrss * scale / 1e6
 
 
 def table(entries) -> str:

@@ -16,7 +16,7 @@ import safetensors.numpy
 import standins
 
 import jaxcal
-from jaxcal import em, estimation, latent_map, model, observation, spectra
+from jaxcal import em, estimation, latent_map, model, observation, spectra, training
 from jaxcal.simulation import Grid
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +44,7 @@ from benchmarks import (  # noqa: E402
     e_step,
     faults,
     gradient,
+    parts,
     platforms,
     provenance,
     pytorch,
@@ -52,6 +53,7 @@ from benchmarks import (  # noqa: E402
     scaling,
     scoring,
     simulate,
+    startup,
     steps,
     stream,
     timing,
@@ -104,6 +106,48 @@ def test_forms_of_the_same_work_are_timed_in_turn():
                                              strict=False)]
     assert made["ratios"]["other"] == timing.quartiles(pairs)
     assert made["per_second"]["other"] == pytest.approx(8 / timed["other"].median)
+
+
+def test_starts_are_those_of_processes_with_a_cache_and_without(monkeypatch):
+    """With stand-ins for the command; the import of the package is that of a fresh process."""
+    started = []
+    process = startup.process
+
+    def stand_in(*arguments, cache=None):
+        if arguments[0] == "-c":
+            return process(*arguments, cache=cache)
+        assert arguments[:3] == ("-m", "jaxcal.cli", "estimate") and Path(arguments[3]).is_file()
+        started.append(cache)
+
+    monkeypatch.setattr(startup, "process", stand_in)
+    monkeypatch.setattr(startup, "FRAMES", 2)
+    with jax.enable_x64(False):
+        imports, three, seven = startup.run(2)
+    assert set(imports["seconds"]) == set(startup.IMPORTS)
+    assert imports["seconds"]["jaxcal"] < imports["seconds"]["jax"]  # it does not load it
+    first, *rest = started[:5]
+    assert first and rest == [None, first] * 2 and not Path(first).exists()
+    assert three["repetitions"] == seven["repetitions"] == {"jaxcal": 2, "cache filled": 2}
+    assert list(startup.run(2)) == []  # in double precision
+    with pytest.raises(RuntimeError, match="(?s)-c import nothing_there: .*ModuleNotFoundError"):
+        process("-c", "import nothing_there")
+
+
+def test_parts_are_of_the_whole(monkeypatch):
+    """As many numbers as the kernel and its coordinates take; a program's name and its seconds."""
+    monkeypatch.setattr(parts, "CANDIDATES", 2 * candidates_last.BLOCK)
+    monkeypatch.setattr(training, "round_size", lambda: 4)
+    monkeypatch.setattr(timing, "apart", lambda module, environment: {
+        "programs": {"f": 3.0, "g": 1.0}, "before": 0.5})
+    with jax.enable_x64(False):
+        made = {entry["benchmark"].split()[-1]: entry for entry in parts.run(1)}
+    assert set(made) == {"simulate", "gradient", "e_step", "train", "compilation"}
+    assert all("jaxcal" in entry["seconds"] for entry in made.values())
+    assert made["compilation"]["seconds"] == {
+        "jaxcal": 4.0, "f": 3.0, "g": 1.0, "tracing and lowering": 0.5}
+    rows = jnp.split(jnp.ones(2 * candidates_last.BLOCK), 2)
+    sums = parts.elementwise(lambda x: x, 4)(rows)
+    np.testing.assert_allclose(np.concatenate(sums), (1 + 2 + 3 + 4) / 4, rtol=1e-6)
 
 
 def test_highest_memory_is_counted_from_where_it_was_forgotten():
