@@ -1,6 +1,6 @@
 """Is EM's posterior that of its model? x0 and the map's hyperparameters sampled together by NUTS.
 
-    python -m benchmarks.nuts [--seeds 1] [--chains 4] [--samples 500] [--runs 4]
+    python -m benchmarks.nuts [--seeds 2] [--chains 4] [--samples 500] [--runs 4]
 
 (``pip install '.[evidence]'``.) Simulated microscopes with three knobs show six frames, and the
 first three of them. EM and the sampler get the same latents, the same map, the same log likelihood
@@ -16,9 +16,9 @@ microscope one is by chance in one case of ten. That is no rule for the exit sta
 the hyperparameters is an approximation, whose bias is beyond any number of Monte Carlo errors once
 there are samples enough, and within 3 where there are few. What is asked is that it does not
 matter: the status is 0 where with six frames the chains agree (split R-hat below 1.02), no mean is
-off by a quarter of a standard deviation, which adds 3 % to an rms error, known to a twelfth, and
-no deviation is a tenth below the sampler's. With three frames, which do not settle the map, it is
-looked at, not asked for.
+off by a quarter of a standard deviation, which adds 3 % to an rms error, its Monte Carlo error
+added, and no deviation is a tenth below the sampler's. With three frames, which do not settle the
+map, it is looked at, not asked for.
 """
 
 import argparse
@@ -273,8 +273,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--runs", type=int, default=4, help="of EM")
     parser.add_argument("--seed", type=int, default=3, help="of the first microscope")
-    parser.add_argument("--seeds", type=int, default=1, help="how many microscopes; of one the "
-                        "two cases take ten CPU minutes")
+    parser.add_argument("--seeds", type=int, default=2, help="how many microscopes, some three "
+                        "minutes each")
     parser.add_argument("--json", type=Path, default=RESULT)
     parser.add_argument("--document", type=Path, default=provenance.DOCUMENT)
     options = parser.parse_args(arguments)
@@ -311,8 +311,8 @@ def agreed(result) -> bool:
     """Whether the chains agree, and EM with them as far as is asked."""
     told, size = result["nuts"], len(result["em"]["mean"])
     error = np.hypot(result["em"]["mean_error"], told["mean_error"][:size]) / told["sd"][:size]
-    return bool(max(told["rhat"]) < AGREED and np.all(np.abs(in_deviations(result)) < CLOSE)
-                and np.all(error < CLOSE / 3) and min(result["ratio"]) > NARROW)
+    return bool(max(told["rhat"]) < AGREED and min(result["ratio"]) > NARROW
+                and np.all(np.abs(in_deviations(result)) + error < CLOSE))
 
 
 if __name__ == "__main__":
