@@ -36,6 +36,7 @@ load("benchmarks", ROOT / "benchmarks" / "__init__.py")
 
 from benchmarks import __main__ as speed  # noqa: E402
 from benchmarks import (  # noqa: E402
+    aims,
     bound,
     broken_symmetry,
     candidates_last,
@@ -106,6 +107,37 @@ def test_forms_of_the_same_work_are_timed_in_turn():
                                              strict=False)]
     assert made["ratios"]["other"] == timing.quartiles(pairs)
     assert made["per_second"]["other"] == pytest.approx(8 / timed["other"].median)
+
+
+def test_aims_are_ratios_of_the_entries():
+    """Against the fastest of the rivals that are there; what is not there has no row."""
+    def timed(benchmark, case, seconds, **more):
+        return {"benchmark": benchmark, "case": case, "seconds": seconds,
+                "per_second": {name: 1 / spent for name, spent in seconds.items()},
+                "others": {}} | more
+
+    entries = [
+        timed("simulate", {"size": 256, "batch": 1},
+              {"jaxcal": 2.0, "scipy": 5.0, "torch": 2.8, "ffts alone": 1.0}),
+        timed("e_step", {"frames": 8},
+              {"jaxcal": 4.0, "candidates last": 0.5, "tinygp_vmap": 8.0, "numpy_batch": 30.0},
+              flops_fraction=0.1, others={"candidates last": {"flops_fraction": 0.3}}),
+        timed("import", {}, {"jaxcal": 0.2}),
+        timed("jaxcal estimate", {"knobs": 3}, {"jaxcal": 16.0})]
+    made = {aim.what: aim for aim in aims.aims(entries)}
+    assert made["one, 256²: as the best of SciPy and PyTorch"].reached == pytest.approx(1.4)
+    assert not made["one, 256²: as the best of SciPy and PyTorch"].kept
+    assert made["one, 256²: time over that of its transforms alone"].kept  # 2 of at most 2.5
+    assert made["E-step of 8 frames, the package: as tinygp"].reached == 2
+    assert made["E-step of 8 frames, candidates last: as tinygp"].reached == 16
+    assert made["E-step of 8 frames, candidates last: as LAPACK in batches"].reached == 60
+    assert [made[f"E-step of 8 frames, {form}: of the FLOP rate"].kept
+            for form in ("the package", "candidates last")] == [False, True]
+    assert made["import jaxcal"].kept
+    assert not made["first `jaxcal estimate` of 16 frames, 3 knobs"].kept
+    assert len(made) == 10 and not any("NumPy" in what for what in made)
+    page = aims.markdown(entries)
+    assert "| import jaxcal | at most 1 s | 0.2 s | yes |" in page and "5 of 10 kept" in page
 
 
 def test_starts_are_those_of_processes_with_a_cache_and_without(monkeypatch):

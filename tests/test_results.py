@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import telescope  # noqa: E402
 
 from benchmarks import (  # noqa: E402
+    aims,
     bound,
     broken_symmetry,
     closed_loop,
@@ -91,6 +92,7 @@ def test_tables_are_those_of_the_results(tmp_path):
     for name in ("reality", "multislice"):
         for place, text in reality.tables(result(name), name).items():
             provenance.put(place, text, page)
+    provenance.put("speed_aims", aims.markdown(result("speed")), page)
     assert words(page) == PAGE
 
 
