@@ -7,6 +7,8 @@ whole. Parts overlap with the rest where they are compiled together, so that the
 - `parts of gradient`: the misfit without its derivatives.
 - `parts of e_step`: of the form with the candidates last, as many exponentials as its kernel takes,
   and as many inverse hyperbolic sines as its coordinates.
+- `parts of stream`, one frame of the smallest grid: its film, which is drawn anew for each and
+  could be shared; and a frame's share of a batch, all at once or one after the other.
 - `parts of train`: the ELBO forwards, its gradient, and the optimiser's update.
 - `parts of compilation`: a first estimate of 16 frames in a process of its own: what XLA takes for
   each program, and what tracing and lowering take, in seconds of the threads, which overlap.
@@ -25,7 +27,16 @@ import numpy as np
 import jaxcal
 from benchmarks import candidates_last, e_step, estimate, gradient, simulate, timing, train
 from benchmarks.baselines.interface import acquire_series
-from jaxcal import detector, devices, latent_map, ronchigram, spectra, training
+from jaxcal import (
+    detector,
+    devices,
+    latent_map,
+    ronchigram,
+    simulation,
+    spectra,
+    stream,
+    training,
+)
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
 
@@ -97,6 +108,21 @@ def of_e_step():
                 elementwise(jnp.arcsinh, FRAMES * states.shape[-1]), (parts,))}
 
 
+def of_stream():
+    """Forms of a frame of the training stream, its optics, instrument, state and film drawn."""
+    bucket, key = stream.BUCKETS[0], jax.random.key(0)
+    keys = jax.random.split(key, bucket.frames)
+    instrument = simulation.draw_instrument(key, *stream.draw_optics(key))
+    one = jax.jit(lambda key: stream.simulate(key, bucket))
+    film = jax.jit(lambda key, instrument: simulation.film(
+        key, instrument, bucket.grid, bucket.slices))
+    share = 1 / bucket.frames
+    return {"jaxcal": timing.Form(one, (key,)), "film": timing.Form(film, (key, instrument)),
+            "by vmap of a batch": timing.Form(jax.jit(jax.vmap(one)), (keys,), share),
+            "one after the other": timing.Form(
+                jax.jit(lambda keys: jax.lax.map(one, keys)), (keys,), share)}
+
+
 def of_train():
     """Forms of a training step."""
     graph, weights, optimiser, images = train.problem(training.round_size())
@@ -136,6 +162,7 @@ def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
     for name, forms, items, unit in (("simulate", of_simulate, 1, "spectra"),
                                      ("gradient", of_gradient, 1, "gradients"),
                                      ("e_step", of_e_step, CANDIDATES, "candidates"),
+                                     ("stream", of_stream, 1, "frames"),
                                      ("train", of_train, training.round_size(), "images")):
         yield timing.entry(f"parts of {name}", {}, timing.in_turn(forms(), repetitions), items,
                            unit, None)
