@@ -157,14 +157,19 @@ def compilation() -> dict:
     return {"programs": dict(programs), "before": before}
 
 
-def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
-    """One entry a core."""
-    for name, forms, items, unit in (("simulate", of_simulate, 1, "spectra"),
-                                     ("gradient", of_gradient, 1, "gradients"),
-                                     ("e_step", of_e_step, CANDIDATES, "candidates"),
-                                     ("stream", of_stream, 1, "frames"),
-                                     ("train", of_train, training.round_size(), "images")):
-        yield timing.entry(f"parts of {name}", {}, timing.in_turn(forms(), repetitions), items,
+CORES = {"simulate": (of_simulate, lambda: 1, "spectra"),
+         "gradient": (of_gradient, lambda: 1, "gradients"),
+         "e_step": (of_e_step, lambda: CANDIDATES, "candidates"),
+         "stream": (of_stream, lambda: 1, "frames"),
+         "train": (of_train, training.round_size, "images")}
+"""Forms, how many items of which unit a call does."""
+
+
+def run(repetitions: int = timing.REPETITIONS, cores=tuple(CORES)) -> Iterator[dict]:
+    """One entry a core, and one of the compilation."""
+    for name in cores:
+        forms, items, unit = CORES[name]
+        yield timing.entry(f"parts of {name}", {}, timing.in_turn(forms(), repetitions), items(),
                            unit, None)
     if jax.config.jax_enable_x64:
         print("parts: an estimate is made in single precision, its row is left out",
