@@ -204,6 +204,14 @@ def test_scoring_agrees_with_numpy():
     json.dumps(entry)
 
 
+def test_a_hundred_and_twenty_eight_frames_are_scored_as_numpy_does():
+    """In single precision, in blocks of eight of the 16 candidates."""
+    with jax.enable_x64(False):
+        [entry] = scoring.run(1, (128,), 16, model.map_network(scoring.LATENTS, 16))
+    assert entry["dtype"] == "float32" and em.block_of(128) == 8
+    assert entry["deviation"] < 1e-3
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script.")  # GPyTorch's own
 def test_e_step_follows_the_contract_and_agrees_with_every_library_that_has_its_kernel(
         monkeypatch):
