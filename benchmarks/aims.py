@@ -17,13 +17,13 @@ LAPACK, ROOF, ROW = 5, 0.2, 4
 
 
 class Aim(NamedTuple):
-    """What is asked: at least so much, or at most; and what came of it, by ``unit``."""
+    """What is asked: at least so much, or at most; and what came of it, in ``unit``."""
 
     what: str
     asked: float
     reached: float
     at_most: bool = False
-    unit: str = "times"
+    unit: str = ""
 
     @property
     def kept(self) -> bool:
@@ -53,7 +53,9 @@ def simulation(entries) -> Iterator[tuple]:
         yield f"{name}: as the best of SciPy and PyTorch", 1.5, faster(one, rivals)
         yield f"{name}: as abTEM", 10, faster(one, ("abtem",))
     yield "a gradient: as PyTorch", 1.5, faster(entry(entries, "gradient", {}), ("torch",))
-    yield "a training step: as PyTorch", 1, faster(entry(entries, "train", {}), ("torch",))
+    step = faster(entry(entries, "train", {}), ("torch",))
+    yield "a training step: as PyTorch, at least", 1, step
+    yield "a training step: as PyTorch, hoped for", 1.5, step
 
 
 def transforms(entries) -> Iterator[tuple]:
@@ -64,7 +66,7 @@ def transforms(entries) -> Iterator[tuple]:
                  if other["benchmark"] == "simulate"
                  and one and other["case"]["size"] == one["case"]["size"]]
         reached = max(alike) / one["per_second"]["jaxcal"] if alike else None
-        yield f"{name}: time over that of its transforms alone", 2.5, reached, True
+        yield f"{name}: time over that of its transforms, by any", 2.5, reached, True
 
 
 def e_step(entries) -> Iterator[tuple]:
@@ -77,7 +79,7 @@ def e_step(entries) -> Iterator[tuple]:
             yield f"{what}: as the NumPy loop", loop, faster(one, ("numpy_loop",), own)
             batches = faster(one, ("numpy_batch", "torch"), own)
             yield f"{what}: as LAPACK in batches", LAPACK, batches
-            if one and frames < 32:
+            if one and frames < 32:  # of which it is asked
                 told = one if own == "jaxcal" else one["others"].get(own, {})
                 yield f"{what}: of the FLOP rate", ROOF, told.get("flops_fraction"), False, "share"
     one = entry(entries, "one_frame_more", {})
@@ -104,11 +106,11 @@ def aims(entries) -> list[Aim]:
 def markdown(entries) -> str:
     """Table for the documentation."""
     def figure(value, unit):
-        return f"{100 * value:.0f} %" if unit == "share" else f"{value:.3g} {unit}"
+        return f"{100 * value:.0f} %" if unit == "share" else f"{value:.3g} {unit}".strip()
 
     made = aims(entries)
     rows = [(aim.what, ("at most " if aim.at_most else "") + figure(aim.asked, aim.unit),
              figure(aim.reached, aim.unit), "yes" if aim.kept else "**no**") for aim in made]
     return "\n\n".join([
-        provenance.markdown(("how fast", "asked", "reached", "kept"), rows),
+        provenance.markdown(("how many times as fast", "asked", "reached", "kept"), rows),
         f"{sum(aim.kept for aim in made)} of {len(made)} kept."])

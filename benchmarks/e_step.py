@@ -5,16 +5,14 @@ log likelihood of every latent; no map network, no nuisances, which `scoring` ha
 :func:`jaxcal.latent_map.log_likelihood` in the form without a simulated mean, in blocks as EM
 scores them; ``tinygp_vmap`` its process and `log_probability`, vmapped over all candidates at once;
 ``numpy_loop`` the same algebra in NumPy, in float64 and one candidate a call; ``numpy_batch`` a
-block a call, in jaxcal's precision and with a thread for each core, as LAPACK takes such small
-matrices one after the other on one (its triangular systems go through the general solver: NumPy has
-no other); ``torch`` and ``gpytorch`` blocks in jaxcal's precision, on all cores or on the
-accelerator that JAX runs on.
-Their blocks are of BLOCK candidates, but for these two on an accelerator, which
-takes all at once. ``scikit-learn`` has no kernel with a symmetry and evaluates the plain one, a
-candidate at a time. ``candidates last`` is what was tried beside, see `candidates_last`, with its
-own deviation and share of the limit. The others get fewer candidates than jaxcal, tinygp and this;
-the rates are per candidate. The deviation is the largest difference of a log likelihood from that
-of ``numpy_loop``, over their spread.
+block a call in a thread for each core, in jaxcal's precision, as LAPACK takes such small matrices
+one after the other on one (its triangular systems go through the general solver: NumPy has no
+other); ``torch`` and ``gpytorch`` blocks in jaxcal's precision, on all cores, or all candidates at
+once on the accelerator that JAX runs on. Blocks are of BLOCK candidates. ``scikit-learn`` has no
+kernel with a symmetry and evaluates the plain one, a candidate at a time. ``candidates last`` is
+what was tried beside, see `candidates_last`, with its own deviation and share of the limit. The
+others get fewer candidates than jaxcal, tinygp and this; the rates are per candidate. The deviation
+is the largest difference of a log likelihood from that of ``numpy_loop``, over their spread.
 
 An entry more is one frame after `APPENDED`: ``jaxcal`` and ``candidates last`` score all frames
 afresh, ``one row`` adds the frame's row to each factor that is there.
@@ -35,7 +33,7 @@ from jaxcal import model as models
 LATENTS = 8
 BLOCK = 512  # candidates at a time, by the other libraries
 APPENDED = 16  # frames there are before one more
-PARTS = 2  # threads of what XLA leaves to one
+PARTS = devices.cores()  # threads of what XLA leaves to one
 FEWER = {"numpy_batch": 2 * BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
          "scikit-learn": 64}  # candidates
 
@@ -92,10 +90,10 @@ def numpy_form(where, latents, hyper, signs):
 
 
 def in_threads(score):
-    """The same of a part for each core."""
+    """The same of blocks, in a thread for each core."""
     def form(where, latents):
-        return np.concatenate(devices.side_by_side(
-            lambda part: score(part, latents), np.array_split(where, devices.cores())))
+        blocks = np.split(where, range(BLOCK, len(where), BLOCK))
+        return np.concatenate(devices.side_by_side(lambda part: score(part, latents), blocks))
 
     return form
 

@@ -26,10 +26,9 @@ from benchmarks.baselines.interface import acquire_series
 from jaxcal.microscopes import simulated
 
 FIRST_SEED = 30_000
-FRAMES, REPEATS = 16, 5
+FRAMES, REPEATS = 16, 3
 CASES = {"estimate 3": simulated.FIRST_ORDER, "estimate 7": simulated.SEVEN,
          "calibrate 7": simulated.SEVEN}
-UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def one(case: str, frames: int, repeats: int) -> dict:
@@ -67,7 +66,7 @@ def run(repetitions: int = timing.REPETITIONS) -> Iterator[dict]:
     for case in CASES:
         what, knobs = case.split()
         apart = partial(timing.apart, "benchmarks.estimate", case, "--repeats", repeats)
-        told = apart(environment=UNCACHED)
+        told = apart(environment=timing.UNCACHED)
         timings, others = {"jaxcal": timed(told)}, {}
         if what == "estimate":
             with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ whole. Parts overlap with the rest where they are compiled together, so that the
   could be shared; and a frame's share of a batch, all at once or one after the other.
 - `parts of train`: the ELBO forwards, its gradient, and the optimiser's update.
 - `parts of compilation`: a first estimate of 16 frames in a process of its own: what XLA takes for
-  each program, and what tracing and lowering take, in seconds of the threads, which overlap.
+  each program, and what lowering takes, in seconds of the threads, which overlap.
 """
 
 import argparse
@@ -43,9 +43,8 @@ from jaxcal.microscopes import simulated
 SIZE, RADIUS = 256, 72.0
 FRAMES, CANDIDATES = 8, 65_536
 SHOWN = 6  # programs that take longest to compile
-EVENT = "/jax/core/compile/{}_duration"
-COMPILING = EVENT.format("backend_compile")
-BEFORE = EVENT.format("jaxpr_trace"), EVENT.format("jaxpr_to_mlir_module")
+EVENTS = {"/jax/core/compile/backend_compile_duration": "compiled",
+          "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowered"}
 
 
 def of_simulate():
@@ -139,22 +138,28 @@ def of_train():
             "optimiser": timing.Form(update, (slope(weights, key, images), optimiser, weights))}
 
 
-def compilation() -> dict:
-    """Seconds by program that XLA takes in a first estimate in this process, and those of tracing
-    and lowering."""
-    programs, before = Counter(), 0.0
+def compiled_by(function) -> dict:
+    """What JAX compiles while ``function()`` runs: {"compiled" or "lowered": [(program, seconds)]}.
+    """
+    told = {"compiled": [], "lowered": []}
 
     def listen(event, seconds, fun_name="", **_):
-        nonlocal before
-        if event == COMPILING:
-            programs[fun_name] += seconds
-        before += seconds * (event in BEFORE)
+        if event in EVENTS:
+            told[EVENTS[event]].append((fun_name, seconds))
 
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        function()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return told
+
+
+def compilation() -> dict:
+    """`compiled_by` a first estimate in this process."""
     bench = jaxcal.SimulatedMicroscope(seed=estimate.FIRST_SEED, hidden_range_nm=150.0)
     series = acquire_series(bench, simulated.random_steps(0, estimate.FRAMES))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    jaxcal.estimate(series)
-    return {"programs": dict(programs), "before": before}
+    return compiled_by(lambda: jaxcal.estimate(series))
 
 
 CORES = {"simulate": (of_simulate, lambda: 1, "spectra"),
@@ -175,12 +180,14 @@ def run(repetitions: int = timing.REPETITIONS, cores=tuple(CORES)) -> Iterator[d
         print("parts: an estimate is made in single precision, its row is left out",
               file=sys.stderr)
         return
-    told = timing.apart("benchmarks.parts", environment=estimate.UNCACHED)
-    longest = Counter(told["programs"]).most_common(SHOWN)
-    seconds = {"jaxcal": sum(told["programs"].values()), **dict(longest),
-               "tracing and lowering": told["before"]}
+    told = timing.apart("benchmarks.parts", environment=timing.UNCACHED)
+    programs = Counter()
+    for name, spent in told["compiled"]:
+        programs[name] += spent
+    seconds = {"jaxcal": programs.total(), **dict(programs.most_common(SHOWN)),
+               "lowering": sum(spent for _, spent in told["lowered"])}
     once = {name: timing.Timing(0.0, (spent,), None) for name, spent in seconds.items()}
-    yield timing.entry("parts of compilation", {"programs": len(told["programs"])}, once, 1,
+    yield timing.entry("parts of compilation", {"programs": len(programs)}, once, 1,
                        "estimates", None)
 
 

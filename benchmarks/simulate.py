@@ -12,10 +12,11 @@ reference makes whole frames. ``abtem`` makes the Ronchigram of the same phase o
 the same, with a correlation of 0.99.
 ``ffts alone`` are two transforms for each focal node, by the fastest of SciPy, PyTorch and JAX: the
 floor; ``ffts in JAX`` what they take where jaxcal has to make them. A batch is of as many states
-and one film, by jaxcal and PyTorch: on a CPU in as many threads as there are cores, in each one
-after the other, so that a cache holds what one takes (``torch in threads`` is PyTorch's so, and the
-transforms are tried so too); ``vmapped`` and ``torch`` take all at once, as jaxcal on an
-accelerator. Libraries that are not installed are left out, with a message. The deviation is the
+and one film: on a CPU in as many threads as there are cores, in each one after the other, so that a
+cache holds what one takes (``torch in threads`` and ``scipy in threads`` are these libraries' so,
+and the transforms are tried so too); ``vmapped`` and ``torch`` take all at once, as jaxcal on an
+accelerator; ``numpy`` and ``abtem``, which take one after the other, are timed on the first and
+multiplied. Libraries that are not installed are left out, with a message. The deviation is the
 largest difference of the first frame's intensity, before the camera, from the reference, over its
 mean in the disc.
 """
@@ -361,7 +362,7 @@ def run(repetitions: int = timing.REPETITIONS, cases=CASES) -> Iterator[dict]:
             function, phases = batched(single), np.tile(phases, (batch, 1))
             phases[:, 0] *= 1 + np.arange(batch) * BATCHED_NM / STATE_NM["C10"]
             key, others = jax.random.split(key, batch), {"torch": (with_torch, batch)}
-            if on_cpu:  # the other two take one after the other, of which the first is enough
+            if on_cpu:  # of NumPy and abTEM, one after the other, the first is enough
                 others |= {"torch in threads": (torch_in_threads, batch),
                            "scipy in threads": (scipy_in_threads, batch),
                            "numpy": (each_of(with_numpy), 1), "abtem": (each_of(with_abtem), 1)}

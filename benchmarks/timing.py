@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import provenance
 
 REPETITIONS = 20
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 LIBRARIES = ("torch", "abtem", "gpytorch", "scikit-learn")  # that are measured beside
 
 
@@ -41,13 +42,11 @@ class Timing(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What is timed: ``function(*arguments)``, of which the whole work is so many ``times``, and
-    how often at most."""
+    """What is timed: ``function(*arguments)``, of which the whole work is so many ``times``."""
 
     function: Callable
     arguments: tuple = ()
     times: float = 1.0
-    most: int = REPETITIONS
 
 
 def real() -> np.dtype:
@@ -67,12 +66,13 @@ def quartiles(values) -> list[float]:
 
 def measure(function, *arguments, repetitions: int = REPETITIONS) -> Timing:
     """Time ``function(*arguments)``: once to compile and warm up, then ``repetitions`` times."""
-    return in_turn({"": Form(function, arguments, most=repetitions)}, repetitions)[""]
+    return in_turn({"": Form(function, arguments)}, repetitions)[""]
 
 
 def in_turn(forms: dict[str, Form], repetitions: int = REPETITIONS) -> dict[str, Timing]:
     """Time forms of the same work: each once to compile and warm up, then one after the other, so
-    that an hour in which the machine is slow is the same for all of them."""
+    that an hour in which the machine is slow is the same for all of them. Every other turn goes
+    backwards: what one leaves behind, in caches and threads, is not always left to the same."""
 
     def once(form):
         start = time.perf_counter()
@@ -82,29 +82,33 @@ def in_turn(forms: dict[str, Form], repetitions: int = REPETITIONS) -> dict[str,
     first = {name: once(form)[0] for name, form in forms.items()}
     seconds, values = {name: [] for name in forms}, {}
     for number in range(repetitions):
-        for name, form in forms.items():
-            if number < form.most:
-                spent, values[name] = once(form)
-                seconds[name].append(spent)
+        for name in list(forms)[:: -1 if number % 2 else 1]:
+            spent, values[name] = once(forms[name])
+            seconds[name].append(spent)
     return {name: Timing(max(first[name] - quartiles(seconds[name])[1], 0.0),
                          tuple(seconds[name]), values[name]).scaled(form.times)
             for name, form in forms.items()}
 
 
-def apart(module: str, *arguments, environment=None):
-    """What ``python -m module arguments`` prints last, JSON, from a process of its own, with these
-    variables of the environment besides.
+def process(*arguments, environment=None) -> str:
+    """What Python with these arguments prints, in a process of its own, with these variables of the
+    environment besides.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it said.
     """
-    told = subprocess.run([sys.executable, "-m", module, *map(str, arguments)],
+    told = subprocess.run([sys.executable, *map(str, arguments)], cwd=provenance.ROOT,
                           env=os.environ | (environment or {}), capture_output=True, text=True,
                           check=False)
     if told.returncode:
-        raise RuntimeError(f"{module} {' '.join(map(str, arguments))}: "
-                           f"{told.stderr.strip()[-300:]}")
-    return json.loads(told.stdout.splitlines()[-1])
+        raise RuntimeError(f"{' '.join(map(str, arguments))}: {told.stderr.strip()[-300:]}")
+    return told.stdout
+
+
+def apart(module: str, *arguments, environment=None):
+    """What ``python -m module arguments`` prints last, JSON; see `process`."""
+    told = process("-m", module, *arguments, environment=environment)
+    return json.loads(told.splitlines()[-1])
 
 
 def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, deviation, share=None,
@@ -131,12 +135,12 @@ def entry(benchmark: str, case: dict, timings: dict, items: int, unit: str, devi
         "quartiles": {name: quartiles(t.seconds)[::2] for name, t in timings.items()},
         # of each repetition by itself: the forms of a turn had the same machine
         "ratios": {name: quartiles([one / ours for one, ours in zip(t.seconds, own.seconds,
-                                                                   strict=False)])
+                                                                   strict=True)])
                    for name, t in timings.items()},
         "compile_seconds": own.compile,
         "per_second": {name: items / t.median for name, t in timings.items()},
         "unit": unit,
-        "repetitions": {name: len(t.seconds) for name, t in timings.items()},
+        "repetitions": len(own.seconds),
         "deviation": None if deviation is None else float(deviation),
         **_limit(share),
         "others": {name: {key: value for key, value in known.items() if key != "share"}
@@ -156,10 +160,13 @@ def _limit(share) -> dict:
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
 
 
-def forget_peak() -> None:
-    """Let `peak_memory_mb` count from now on, where the system can."""
-    with contextlib.suppress(OSError):
+def forget_peak() -> bool:
+    """Let `peak_memory_mb` count from now on; whether the system can."""
+    try:
         FORGET.write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def peak_memory_mb() -> float:
@@ -172,17 +179,8 @@ def peak_memory_mb() -> float:
         highest = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())
         if highest:
             return int(highest[1]) * 1024 / 1e6
-    return _highest(resource.RUSAGE_SELF)
-
-
-def peak_of_processes_mb() -> float:
-    """Highest memory of any process that this one has started and waited for, MB."""
-    return _highest(resource.RUSAGE_CHILDREN)
-
-
-def _highest(whose: int) -> float:
     scale = 1.0 if sys.platform == "darwin" else 1024.0  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(whose).ru_maxrss * scale / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
 def table(entries) -> str:
@@ -208,7 +206,7 @@ def markdown(entries) -> str:
         case = ", ".join(f"{name} {value}" for name, value in one["case"].items())
         for name, seconds in one["seconds"].items():
             own = _own(one, name)
-            rows.append((f"`{one['benchmark']}` {case}", name, f"{1e3 * seconds:.1f}",
+            rows.append((f"`{one['benchmark']}` {case}".strip(), name, f"{1e3 * seconds:.1f}",
                          f"{one['per_second'][name]:.3g} {one['unit']}",
                          _ratio(one, name),
                          _figure(own.get("compile_seconds"), ".1f"),
@@ -219,7 +217,7 @@ def markdown(entries) -> str:
                          _figure(own.get("peak_memory_mb"), ".0f")))
     header = ("case", "by", "ms", "per second", "time/jaxcal (quartiles)", "compile (s)",
               "deviation", "of the FLOP rate", "of the bandwidth", "program (MB)",
-              "process at most (MB)")
+              "process, all forms (MB)")
     types = " and ".join(sorted({one["dtype"] for one in entries}))
     sources = " ".join(dict.fromkeys(provenance.source(one, *LIBRARIES) for one in entries))
     return f"{provenance.markdown(header, rows)}\n\n{types}. {sources}"

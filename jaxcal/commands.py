@@ -47,10 +47,10 @@ def calibrate(arguments):
     from jaxcal.microscopes.protocol import InstrumentError
 
     model = inputs.load_model(arguments.model)
-    for told in calibration.beforehand(
-            frames, microscope.knob_names, microscope.optics, arguments.refine):
-        console.warn(told)
     try:
+        for told in calibration.beforehand(
+                frames, microscope.knob_names, microscope.optics, arguments.refine):
+            console.warn(told)
         with _ended_in_order(), console.Progress("calibrate") as progress:
             run = calibration.calibrate(
                 microscope,

@@ -45,7 +45,7 @@ def beforehand(frames: int, knob_names, optics, refined: bool) -> list[str]:
     """What is to be said of a loop before its first frame: that its budget is too small to end as
     tuned, and of which knobs no frame can tell anything."""
     told = []
-    if refined and frames + 1 < refine.ACTUATED:
+    if refined and 2 <= frames < refine.ACTUATED - 1:
         told.append(f"a budget of {frames} frames and one to verify cannot end as tuned: knobs "
                     f"that act otherwise than told are not found by fewer than {refine.ACTUATED}; "
                     f"allow {refine.ACTUATED - 1} frames before the verification")

@@ -126,12 +126,13 @@ def actuator(parameters: Parameters, experiment: Experiment):
         experiment.actuator_sd * parameters.actuator)
 
 
-@jax.default_matmul_precision("highest")  # accelerators multiply with fewer bits otherwise
 def states(candidate, parameters: Parameters, experiment: Experiment):
     """States (T, P), in map units, of a candidate (P + 1,): unit scale^power (x0 + G u_t)."""
     start, log_scale = candidate[:-1], candidate[-1]
     unit = experiment.unit * jnp.exp(experiment.scale_power * log_scale)
-    return unit * (start + experiment.knobs @ actuator(parameters, experiment).T)
+    moved = jnp.matmul(  # accelerators multiply with fewer bits otherwise
+        experiment.knobs, actuator(parameters, experiment).T, precision="highest")
+    return unit * (start + moved)
 
 
 def score(candidate, parameters: Parameters, experiment: Experiment, map_: Map):

@@ -217,7 +217,11 @@ def check_loop(frames: int, largest_nm, knob_names, optics: Optics) -> None:
 def of_unseen(names) -> str:
     """What is said of knobs that are `unseen`."""
     return (f"no frame can tell anything of {', '.join(names)}: a usual value makes hardly more "
-            f"phase in the aperture than the theory is off by; leave that out of the knobs")
+            f"phase in the aperture than the theory is off by; leave {_it(names)} out of the knobs")
+
+
+def _it(names) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _message(told: Identifiability, knobs, theory) -> str:
@@ -239,7 +243,7 @@ def _message(told: Identifiability, knobs, theory) -> str:
              if told.sd_nm[k] > KEPT * unknowns.state_sd_nm([names[k]])[0]]
     if blind:
         return (f"the sign is decided, but these frames tell nothing of {', '.join(blind)}: the "
-                f"aperture does not show so little of its phase; leave that out of the knobs")
+                f"aperture does not show so little phase; leave {_it(blind)} out of the knobs")
     worst = wide[0]
     times = (told.ratio[worst] ** 2 - theory[worst] ** 2) / (WITHIN**2 - theory[worst] ** 2)
     more = int(np.ceil(frames * times))

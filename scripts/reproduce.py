@@ -66,7 +66,7 @@ def _coverage(frames: int, instruments: int, minutes: float, *more: str) -> Step
 
 
 STEPS = {
-    "speed": Step(("-m", "benchmarks"), (), 8, {"json": "speed", "document": "results.md"}),
+    "speed": Step(("-m", "benchmarks"), (), 16, {"json": "speed", "document": "results.md"}),
     "speed_float64": Step(("-m", "benchmarks"), ("--float64", "--repetitions", "5"), 2,
                           {"json": "speed_float64", "document": "results.md"}),
     "scaling": _benchmark("scaling", "--repeats", "1", "--scored", "500224", minutes=9),
@@ -84,7 +84,7 @@ STEPS = {
     "coverage_drift": _coverage(8, 40, 2, "--drift", "0.5"),
     "coverage_5": _coverage(5, 40, 2),
     "coverage_10": _coverage(10, 40, 3),
-    "coverage_20": _coverage(20, 15, 2.5),
+    "coverage_20": _coverage(20, 10, 1.7),
     "closed_loop": _benchmark("closed_loop", "--runs", "8", minutes=10, lines=True),
     "closed_loop_latents": _benchmark("closed_loop", "--no-refine", "--runs", "10", minutes=5,
                                       lines=True, json_name="closed_loop_latents"),
@@ -95,8 +95,8 @@ STEPS = {
                            measures=("tracking",)),
     "unexplained": _benchmark("unexplained", "--instruments", "1", minutes=4, lines=True,
                               series="--folder"),
-    "steps": _benchmark("steps", "--runs", "3", minutes=5, lines=True),
-    "bound": _benchmark("bound", "--cases", "6", minutes=5),
+    "steps": _benchmark("steps", "--runs", "2", minutes=3.4, lines=True),
+    "bound": _benchmark("bound", "--cases", "4", minutes=3.3),
     "broken_symmetry": _benchmark("broken_symmetry", "--instruments", "3", minutes=11, lines=True),
     "comparison": _benchmark("comparison", "--instruments", "3", "--counts", "5,15", minutes=47,
                              lines=True, quick=("--quick",), series="--folder",

@@ -388,7 +388,7 @@ def test_a_knob_that_no_frame_shows_is_told_before_any_frame(model):
         pass
 
     def progress(message, fraction):
-        assert re.match("no frame can tell anything of C56a: .*; leave that out of the knobs",
+        assert re.match("no frame can tell anything of C56a: .*; leave it out of the knobs",
                         message)
         raise Enough
 

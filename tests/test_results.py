@@ -153,7 +153,7 @@ RULES = {
         rule[what][-1] for rule in made["summary"].values()) for what in ("sd", "error")),
     "broken_symmetry": lambda made: broken_symmetry.ordered(made["parts"]["30"]["summary"]),
     "comparison": lambda made: all(one["kept"] for one in comparison_summary.promised(made)),
-    "telescope": lambda made: 3 * made["rms_nm"] <= 50,
+    "telescope": lambda made: 5 * made["rms_nm"] <= 50,
 }
 
 
