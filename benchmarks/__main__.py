@@ -42,7 +42,7 @@ def main(arguments=None) -> int:
         made = provenance.provenance()
         timing.forget_peak()
         for one in module.run(options.repetitions):
-            timing.forget_peak()
+            timing.forget_peak()  # each has its own
             entries.append(one | {"provenance": made})
             if options.json:  # kept as soon as there is one, apart from an older whole
                 provenance.write(f"{options.json}.part", entries)

@@ -33,9 +33,9 @@ from jaxcal import model as models
 LATENTS = 8
 BLOCK = 512  # candidates at a time, by the other libraries
 APPENDED = 16  # frames there are before one more
-PARTS = devices.cores()  # threads of what XLA leaves to one
-FEWER = {"numpy_batch": 2 * BLOCK, "torch": BLOCK, "gpytorch": BLOCK, "numpy_loop": 1024,
-         "scikit-learn": 64}  # candidates
+PARTS = 1 << devices.cores().bit_length() - 1  # threads of what XLA leaves to one; a power of 2
+FEWER = {"numpy_batch": devices.cores() * BLOCK, "torch": BLOCK, "gpytorch": BLOCK,
+         "numpy_loop": 1024, "scikit-learn": 64}  # candidates
 
 
 def problem(frames: int, candidates: int):

@@ -151,17 +151,12 @@ def block_of(frames: int) -> int:
     return 1 << max(whole // frames, 1).bit_length() - 1
 
 
-@partial(jax.jit, static_argnames=("map_", "block"))
-def score_all(positions, parameters, experiment, map_, block: int | None = None):
-    """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory.
-
-    ``block``: candidates of a block, `block_of` the frames where None.
-    """
-    block = block or block_of(len(experiment.latents))
-
+@partial(jax.jit, static_argnames="map_")
+def score_all(positions, parameters, experiment, map_):
+    """Log likelihoods (N,) of candidates (N, P + 1), in blocks that bound the memory."""
     def part(positions, parameters, experiment):
-        return jax.lax.map(
-            lambda c: score(c, parameters, experiment, map_), positions, batch_size=block)
+        return jax.lax.map(lambda c: score(c, parameters, experiment, map_), positions,
+                           batch_size=block_of(len(experiment.latents)))
 
     return devices.in_parts(part, positions, parameters, experiment)
 

@@ -19,6 +19,7 @@ from jaxcal.simulation import Grid
 
 STATE, STEPS = np.array([1.2, -0.7]), np.array([[0, 0], [1.5, 0], [0, 1.5], [-1.5, 1.0]])
 COUNT = 301  # candidates, no multiple of anything
+em.BLOCK = 16 * len(STEPS)  # several blocks on each device
 
 
 def candidates():
@@ -28,7 +29,7 @@ def candidates():
     data = toys.experiment(STEPS, latents, dtype="float32")
     parameters = em.initial_parameters(folded.map, data)
     positions = em.draw(jax.random.key(0), data, COUNT)
-    score = jax.jit(lambda p, q, d: em.score_all(p, q, d, folded.map, block=16))
+    score = jax.jit(lambda p, q, d: em.score_all(p, q, d, folded.map))
     slope = jax.jit(jax.grad(lambda q, p, d: em.objective(q, p, d, folded.map)[0]))
     found = em.run(jax.random.key(1), data, folded.map, em.Settings(candidates=200, iterations=2))
     return {"score": score(positions, parameters, data),

@@ -384,12 +384,14 @@ def test_where_all_fail_the_message_says_so():
 # Compilation, types, progress
 
 
-def test_compiled_is_eager_and_batched_is_a_loop():
+def test_compiled_is_eager_and_batched_is_a_loop(monkeypatch):
+    """Seven candidates in blocks of two."""
     _, data = linear(0)
+    monkeypatch.setattr(em, "BLOCK", 2 * len(data.latents))
     parameters = em.initial_parameters(LINEAR.map, data)
     positions = em.draw(jax.random.key(0), data, 7)
     eager = [em.score(c, parameters, data, LINEAR.map) for c in positions[:2]]
-    batched = em.score_all(positions, parameters, data, LINEAR.map, block=3)
+    batched = em.score_all(positions, parameters, data, LINEAR.map)
     assert_allclose(batched[:2], eager, rtol=1e-12)
     compiled = jax.jit(lambda c: em.score(c, parameters, data, LINEAR.map))
     assert_allclose(batched, [compiled(c) for c in positions], rtol=1e-12)
