@@ -14,6 +14,9 @@
     python -m benchmarks.faults                                               loops with faults
     python -m benchmarks.verification                                         the last frame
     python -m benchmarks.broken_symmetry                                      fixed C30, C34, C50
+    python -m benchmarks.tracking                                             a drift, followed
+    python -m benchmarks.unexplained                                          what no state explains
+    python -m benchmarks.unlike                                               never trained on
 
 The first and `platforms` write where they are told to, all others ``benchmarks/results/`` and their
 tables in ``docs/results.md``.

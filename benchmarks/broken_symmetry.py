@@ -26,7 +26,7 @@ import numpy as np
 from scipy import stats
 
 import jaxcal
-from benchmarks import closed_loop, coverage, provenance
+from benchmarks import coverage, kept, provenance
 from jaxcal import aberrations, em, estimation, observation, refine, unknowns
 from jaxcal import model as models
 from jaxcal.microscopes.simulated import FIRST_ORDER, SEVEN, simulated_optics
@@ -221,18 +221,18 @@ def main(arguments=None) -> int:
             for name, value in ((n, v) for n, each in values.items() for v in each):
                 case = {"knobs": knobs, "coefficient": name, "value_nm": value}
                 wanted = made | case | {"semi_angle_mrad": options.semi_angle}
-                done = closed_loop.kept(options.lines, wanted)
+                done = kept.read(options.lines, wanted)
                 if seed not in done:
                     done[seed] = one(seed, knobs, name, value, optics, model)
-                    closed_loop.keep(options.lines, wanted, done[seed])
+                    kept.add(options.lines, wanted, done[seed])
                 rows.append(case | done[seed])
         print(f"{seed - FIRST_SEED + 1} of {count} instruments", file=sys.stderr, flush=True)
     part = {"settings": made, "summary": summarise(rows), "rows": rows}
-    kept = {}
+    parts = {}
     if options.json is not None and options.json.is_file():
-        kept = json.loads(options.json.read_text())["parts"]
+        parts = json.loads(options.json.read_text())["parts"]
     result = {"provenance": provenance.provenance(),
-              "parts": kept | {f"{options.semi_angle:g}": part}}
+              "parts": parts | {f"{options.semi_angle:g}": part}}
     print(markdown(result))
     provenance.publish(result, "broken_symmetry", markdown(result), options.json, options.document)
     return 0 if ordered(part["summary"]) else 1

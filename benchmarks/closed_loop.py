@@ -15,8 +15,6 @@ pi/4 limit (latents alone: 15 of 16 within 5 nm).
 """
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -24,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import provenance
+from benchmarks import kept, provenance
 from jaxcal import calibration
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
@@ -163,47 +161,6 @@ def settings(options) -> dict:
             "model": provenance.digest(options.model or provenance.MODEL)}
 
 
-def kept(path: Path, wanted: dict, result: Path | None = None) -> dict[int, dict]:
-    """Runs by seed that an earlier call made with the same settings, from its lines (a torn one is
-    left out) and from its result, where that is kept and the lines are not."""
-    runs = {}
-    if result is not None and result.is_file():
-        earlier = json.loads(result.read_text())
-        if earlier["settings"] == wanted:
-            runs = {run["seed"]: run for run in earlier["runs"]}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry["settings"] == wanted:
-            runs[entry["run"]["seed"]] = entry["run"]
-    return runs
-
-
-def keep(path: Path, wanted: dict, run: dict) -> None:
-    """Append a run as one line, on disk before this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as lines:
-        if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
-            lines.write(b"\n")  # after a line that a kill cut off
-        lines.write(json.dumps({"settings": wanted, "run": run}).encode() + b"\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-
-
-def each(lines: Path, wanted: dict, seeds, make, told, result: Path | None = None) -> list[dict]:
-    """The runs of seeds: those that are `kept`, the others by ``make(seed)``, each kept as soon as
-    it ends and told of on stderr as ``told(run)`` has it."""
-    done = kept(lines, wanted, result)
-    for seed in seeds:
-        if seed not in done:
-            done[seed] = make(seed)
-            keep(lines, wanted, done[seed])
-            print(told(done[seed]), file=sys.stderr, flush=True)
-    return [done[seed] for seed in seeds]
-
-
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,13 +182,13 @@ def main(arguments=None) -> int:
     wanted = settings(options)
     name = "closed_loop" if options.refine else "closed_loop_latents"
     place = options.json or provenance.RESULTS / f"{name}.json"
-    done = kept(options.lines, wanted, place)
+    done = kept.read(options.lines, wanted, place)
     for seed in range(options.first, options.runs):
-        done.update(kept(options.lines, wanted))
+        done.update(kept.read(options.lines, wanted))
         if seed in done:
             continue
         done[seed] = tune(seed, options.frames, model, options.refine)
-        keep(options.lines, wanted, done[seed])
+        kept.add(options.lines, wanted, done[seed])
         ended = (done[seed].get("failed")
                  or f"{done[seed]['largest_in_limits']:.2f} of a limit at most left, "
                     f"{done[seed]['frames']} frames")

@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance, reality
 from benchmarks import comparison_summary as summary
+from benchmarks import kept, provenance, reality
 from benchmarks.baselines import (
     bayesopt,
     bayesopt_package,
@@ -237,10 +237,10 @@ def collect(options) -> dict:
 
 def _kept(options, method, case, seed, make):
     wanted = settings(options, method, case)
-    done = closed_loop.kept(options.lines, wanted)
+    done = kept.read(options.lines, wanted)
     if seed not in done:
         done[seed] = make()
-        closed_loop.keep(options.lines, wanted, done[seed])
+        kept.add(options.lines, wanted, done[seed])
         told = done[seed].get("failed") or ", ".join(
             f"{n}: {e:.1f}" for n, e in zip(
                 done[seed]["frames"], done[seed]["error_nm"], strict=True))

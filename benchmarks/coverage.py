@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance
+from benchmarks import kept, provenance
 from jaxcal import (
     aberrations,
     estimation,
@@ -166,7 +166,7 @@ def main(arguments=None) -> int:
     model = models.load() if options.full else None
     wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift,
               "code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
-    rows = closed_loop.each(options.lines, wanted, range(10_000, 10_000 + options.instruments),
+    rows = kept.each(options.lines, wanted, range(10_000, 10_000 + options.instruments),
                             lambda seed: one(seed, options.frames, options.drift, model),
                             lambda run: f"{run['seed'] - 9_999} of {options.instruments}")
     name = ", ".join([str(options.frames), *["start by EM"] * options.full,

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance
+from benchmarks import kept, provenance
 from jaxcal import calibration
 from jaxcal import model as models
 from jaxcal.aberrations import indices
@@ -243,7 +243,7 @@ def main(arguments=None) -> int:
     wanted = {"frames": FRAMES, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
-    runs = closed_loop.each(options.lines, wanted, seeds, lambda seed: one(seed, model), _line,
+    runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model), _line,
                             options.json)
     result = {"benchmark": "faults", "settings": wanted, "provenance": provenance.provenance(),
               "summary": summarise(runs), "runs": runs}

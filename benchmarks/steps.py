@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance
+from benchmarks import closed_loop, kept, provenance
 from jaxcal import decisions, estimation, observation
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
@@ -107,7 +107,7 @@ def main(arguments=None) -> int:
     wanted = {"frames": options.frames, "code": provenance.code(__file__),
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(100, 100 + options.runs)
-    runs = closed_loop.each(options.lines, wanted, seeds,
+    runs = kept.each(options.lines, wanted, seeds,
                             lambda seed: one(seed, options.frames, model),
                             lambda run: f"{run['seed'] - 99} of {options.runs}")
     result = {"benchmark": "steps", "settings": wanted, "provenance": provenance.provenance(),

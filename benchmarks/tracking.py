@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance
+from benchmarks import kept, provenance
 from benchmarks.baselines.interface import acquire_series
 from jaxcal import model as models
 from jaxcal import tracking
@@ -150,7 +150,7 @@ def main(arguments=None) -> int:
         __file__, provenance.ROOT / "jaxcal" / "tracking.py"),
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(FIRST_SEED, FIRST_SEED + options.instruments)
-    runs = closed_loop.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
+    runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
                             lambda run: f"{run['seed']}: {run.get('failed', 'followed')}")
     if not any("looks" in run for run in runs):
         print("none could be followed: " + "; ".join(run["failed"] for run in runs))

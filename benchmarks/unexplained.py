@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import jaxcal
-from benchmarks import closed_loop, provenance, reality
+from benchmarks import kept, provenance, reality
 from benchmarks.baselines.interface import acquire_series
 from jaxcal import estimation, refine
 from jaxcal import model as models
@@ -125,7 +125,7 @@ def main(arguments=None) -> int:
     seeds = range(FIRST_SEED, FIRST_SEED + options.instruments)
     for kind in (*BORNE, *NOTICED):
         settings = {"kind": kind, "code": code, "model": provenance.digest(provenance.MODEL)}
-        runs[kind] = closed_loop.each(
+        runs[kind] = kept.each(
             options.lines, settings, seeds, lambda seed, k=kind: of_instrument(seed, k, model),
             lambda run, k=kind: f"{k} {run['seed']}: {run}")
         rows[f"simulated, {kind}"] = row(runs[kind])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import closed_loop, provenance
+from benchmarks import closed_loop, kept, provenance
 from jaxcal import basins, calibration, observation, verification
 from jaxcal import model as models
 from jaxcal.microscopes import simulated
@@ -94,7 +94,7 @@ def main(arguments=None) -> int:
         parser.error("--instruments should be at least 1")
     wanted = {"code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(60000, 60000 + options.instruments)
-    runs = closed_loop.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
+    runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
                             lambda run: f"{run['seed'] - 59999} of {options.instruments}")
     result = {"benchmark": "verification", "settings": wanted, "doubted": calibration.DOUBTED,
               "provenance": provenance.provenance(), "summary": summarise(runs), "runs": runs}

@@ -167,25 +167,37 @@ def edge_basis(x, y, places=tuple(range(25))):
 
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
-    return _combined((_DX, _DY), x, y, places)
+    rows, powers = _rows((_DX, _DY), places)
+    return tuple(_combined(rows, powers, x, y))
 
 
-def edge_hessian(x, y, places=tuple(range(25))):
-    """Second derivatives of `edge_basis` along xx, xy and yy, each (F, ...)."""
-    return _combined((_DX @ _DX, _DX @ _DY, _DY @ _DY), x, y, places)
+def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
+    """Second derivatives of `chi` along xx, xy and yy, rad, each of the broadcast shape of x and y.
+
+    Args:
+        edge_phases: (F,), rad, of the terms at ``places``, a static tuple; the others are zero.
+        x, y: position in units of the aperture radius; broadcast against each other.
+    """
+    rows, powers = _rows((_DX @ _DX, _DX @ _DY, _DY @ _DY), places)
+    summed = jnp.tensordot(jnp.asarray(rows, edge_phases.dtype), edge_phases, (1, 0),
+                           precision="highest")  # before the places, which are many
+    return tuple(_combined(summed, powers, x, y))
 
 
-def _combined(matrices, x, y, places):
-    """Linear combinations of the polynomials of `_POWERS`, the rows of ``places``, each (F, ...).
+def _rows(matrices, places):
+    """Rows (len(matrices), F, U) of the places, and the U polynomials that they combine."""
+    rows = np.stack(matrices)[:, [_POWERS.index(_power(place)) for place in places]]
+    used = np.flatnonzero(np.any(rows, (0, 1)))
+    return rows[..., used], [_POWERS[place] for place in used]
+
+
+def _combined(rows, powers, x, y):
+    """Linear combinations (K, ..., U) of U polynomials -> (K, ..., shape of x and y).
 
     A table of the polynomials and small matrices of numbers: the compiler has little to do.
     """
-    rows = [_POWERS.index(_power(place)) for place in places]
-    chosen = [matrix[rows] for matrix in matrices]
-    used = np.flatnonzero(np.any(chosen, (0, 1)))
-    table = jnp.stack(_polynomials([_POWERS[place] for place in used], x, y))
-    return tuple(jnp.tensordot(jnp.asarray(matrix[:, used], table.dtype), table, 1,
-                               precision="highest") for matrix in chosen)
+    table = jnp.stack(_polynomials(powers, x, y))
+    return jnp.tensordot(jnp.asarray(rows, table.dtype), table, 1, precision="highest")
 
 
 def wave_aberration(coefficients, x, y):

@@ -41,8 +41,8 @@ def grid(phases, places, centre, highest: float, nodes: int, reach):
 
     It covers the frequencies up to ``highest``, and |q| up to ``reach`` of the steepness.
     """
-    xx, xy, yy = (
-        phases @ bend / (2 * jnp.pi) for bend in aberrations.edge_hessian(*centre, places))
+    xx, xy, yy = (bend / (2 * jnp.pi)
+                  for bend in aberrations.edge_curvature(phases, *centre, places))
     angle = 0.5 * jnp.arctan2(2 * xy, xx - yy)
     mean, half = 0.5 * (xx + yy), jnp.hypot(0.5 * (xx - yy), xy)
     steep = jnp.maximum(jnp.abs(jnp.stack([mean + half, mean - half])), 1e-3)
@@ -86,8 +86,8 @@ def _variances(variance, along, normals, chirp):
 def _bent(phases, places, x, y):
     """Change of a side band's frequency across the window: difference of the Hessians at two places
     (2, N) / 2 pi."""
-    return [jnp.tensordot(phases, bend[:, 0] - bend[:, 1], 1) / (2 * jnp.pi)
-            for bend in aberrations.edge_hessian(x, y, places)]
+    return [(bend[0] - bend[1]) / (2 * jnp.pi)
+            for bend in aberrations.edge_curvature(phases, x, y, places)]
 
 
 def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band:

@@ -157,8 +157,8 @@ def trust(phases, places, centre):
     diffracts fills the rest of the spectrum: against the simulator's mean spectra the misfit grows
     from 0.004 to 0.05 a bin below 10 waves.
     """
-    xx, xy, yy = (phases @ bend / (2 * jnp.pi)
-                  for bend in aberrations.edge_hessian(*centre, places))
+    xx, xy, yy = (bend / (2 * jnp.pi)
+                  for bend in aberrations.edge_curvature(phases, *centre, places))
     square = 0.5 * (xx**2 + 2 * xy**2 + yy**2)
     return square / (square + FLAT**2)
 

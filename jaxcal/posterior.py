@@ -30,7 +30,8 @@ class Point(NamedTuple):
     """Log posterior's negative, its gradient (Z,), that of the trust left out, and Fisher
     information (Z, Z) at z (Z,); misfit
     (T,): what each frame's deviance per bin exceeds that of a frame that fits by; trusted (T,): the
-    share of each frame's bins that counts."""
+    share of each frame's bins that counts; terms: of `frame_terms`, each (T, ...), which do not
+    depend on the frames' weights."""
 
     z: np.ndarray
     value: float
@@ -38,6 +39,7 @@ class Point(NamedTuple):
     fisher: np.ndarray
     misfit: np.ndarray
     trusted: np.ndarray
+    terms: tuple[np.ndarray, ...] = ()
 
 
 @partial(jax.jit, static_argnames=("places", "layouts"))
@@ -112,20 +114,31 @@ def evaluate(z, problem: Problem) -> Point:
     """
     phases, physics, slopes = frames_of(z, problem)
     places = aberrations.places(problem.free)
-    bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
 
     def one(k):
         terms = frame_terms(np.float32(phases[k]), physics[k], problem.measured.power[k], places,
                             problem.layouts)
         return [np.asarray(term, float) for term in terms]
 
+    terms = zip(*devices.side_by_side(one, range(len(phases))), strict=True)
+    return _summed(z, tuple(np.stack(term) for term in terms), slopes, problem)
+
+
+def reweighed(point: Point, problem: Problem) -> Point:
+    """The point in a problem that weighs the same frames otherwise: no spectrum is computed."""
+    *_, slopes = frames_of(point.z, problem)
+    return _summed(point.z, point.terms, slopes, problem)
+
+
+def _summed(z, terms, slopes, problem: Problem) -> Point:
+    """The log posterior at z from the frames' terms and their slopes (T, L, Z) in z."""
+    deviance, gradients, information, counted = terms
+    bins = sum(part.weight * len(part.centres) * len(part.bins) for part in problem.layouts)
     prior = np.eye(z.size) if problem.precision is None else problem.precision
     value, gradient, fisher = 0.5 * z @ prior @ z, prior @ z, prior.copy()
-    misfit, trusted = np.zeros(len(phases)), np.zeros(len(phases))
-    for k, terms in enumerate(devices.side_by_side(one, range(len(phases)))):
-        trusted[k] = terms[3] / bins
-        misfit[k] = terms[0] / max(terms[3], 1e-9)
-        value += problem.weights[k] * (terms[0] + UNTRUSTED * (bins - terms[3]))
-        gradient += problem.weights[k] * slopes[k].T @ terms[1]
-        fisher += problem.weights[k] * slopes[k].T @ terms[2] @ slopes[k]
-    return Point(z, value, gradient, fisher, misfit, trusted)
+    for k, weight in enumerate(problem.weights):
+        value += weight * (deviance[k] + UNTRUSTED * (bins - counted[k]))
+        gradient += weight * slopes[k].T @ gradients[k]
+        fisher += weight * slopes[k].T @ information[k] @ slopes[k]
+    return Point(z, value, gradient, fisher, deviance / np.maximum(counted, 1e-9), counted / bins,
+                 terms)

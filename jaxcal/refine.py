@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcal import devices
 from jaxcal.laplace import Solution, drift_probability, evidence_nearby, log_evidence, solution
-from jaxcal.posterior import Point, evaluate
+from jaxcal.posterior import Point, evaluate, reweighed
 from jaxcal.unknowns import (
     GAIN_SD,
     SCALE_SD,
@@ -115,6 +115,12 @@ def climbed(problem: Problem, starts, steps: int) -> list[Point]:
         lambda z: climb(problem, evaluate(z, problem), steps)[0], starts)
 
 
+def climbed_on(problem: Problem, points, steps: int) -> list[Point]:
+    """Where the climbs of the points end in a problem that weighs the frames otherwise."""
+    return devices.side_by_side(
+        lambda point: climb(problem, reweighed(point, problem), steps)[0], points)
+
+
 def resume(problem: Problem, before: Refinement) -> tuple[Problem, list[np.ndarray]]:
     """The problem as an earlier refinement of the same instrument left it, and z (Z,) where that
     ended, for each of its solutions.
@@ -201,7 +207,7 @@ def set_aside(problem: Problem, points):
         if np.array_equal(bad, problem.weights == 0):
             break
         problem = replace(problem, weights=np.where(bad, 0.0, problem.weights.max()))
-        points = _front(climbed(problem, [point.z for point in points], STEPS), problem)
+        points = _front(climbed_on(problem, points, STEPS), problem)
     return problem, points
 
 
@@ -310,14 +316,14 @@ def solve(problem: Problem, starts, progress=None, *, other_scales: bool = False
         images = [mirrored(point.z, problem) for point in points]
         points = _front([*points, *climbed(problem, images, STEPS)], problem)
     problem = tempered(problem, points[0])
-    points = _front(climbed(problem, [point.z for point in points], STEPS), problem)
+    points = _front(climbed_on(problem, points, STEPS), problem)
     report("looking for frames that do not fit", 0.6)
     problem, points = set_aside(problem, points)
     narrow = problem
     problem, points = wanted(problem, points, report, other_scales)
     if problem is not narrow:  # what did not fit may have been what has been freed since
         problem = tempered(problem, points[0])
-        points = climbed(problem, [point.z for point in points], STEPS)
+        points = climbed_on(problem, points, STEPS)
     ends = [climb(problem, point, SETTLING) for point in _front(points, problem)]
     found = [solution(point, problem, settled,
                       drift_probability(point, problem) if may_drift(problem) else None)
@@ -337,7 +343,7 @@ def likelier(one: Refinement, other: Refinement) -> Refinement:
 
     def evidence(found):
         problem = replace(found.problem, weights=weights)
-        return log_evidence(evaluate(found.solutions[0].point.z, problem), problem)
+        return log_evidence(reweighed(found.solutions[0].point, problem), problem)
 
     return other if evidence(other) > evidence(one) else one
 

@@ -233,11 +233,29 @@ def test_gradients_are_finite_at_the_origin(name):
     assert_array_equal(gradient, np.zeros(2))
 
 
+@pytest.mark.parametrize("places", [tuple(range(25)), (0, 1, 2), (0, 5, 7, 24)])
+def test_slopes_and_curvature_are_the_derivatives_of_the_phase(places):
+    phases = COEFFICIENTS[list(places)]
+
+    def phase(x, y):
+        return jnp.sum(phases * ab.edge_basis(x, y, places))
+
+    slopes = [jax.vmap(jax.grad(phase, k))(X.ravel(), Y.ravel()) for k in (0, 1)]
+    for found, expected in zip(ab.edge_gradient(X, Y, places), slopes, strict=True):
+        assert_allclose(np.tensordot(phases, found, 1).ravel(), expected, rtol=1e-10, atol=1e-9)
+    (xx, xy), (_, yy) = jax.vmap(jax.hessian(phase, (0, 1)))(X.ravel(), Y.ravel())
+    for found, expected in zip(ab.edge_curvature(phases, X, Y, places), (xx, xy, yy), strict=True):
+        assert_allclose(found.ravel(), expected, rtol=1e-10, atol=1e-9)
+
+
 # One table over all numerical functions
 
 TABLE = {
     "basis": (ab.basis, lambda rng: rng.uniform(-1, 1, (2, 6))),
     "edge_basis": (ab.edge_basis, lambda rng: rng.uniform(-1, 1, (2, 6))),
+    "edge_gradient": (ab.edge_gradient, lambda rng: rng.uniform(-1, 1, (2, 6))),
+    "edge_curvature": (
+        ab.edge_curvature, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "wave_aberration": (
         ab.wave_aberration, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "chi": (ab.chi, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),

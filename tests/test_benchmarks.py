@@ -46,6 +46,7 @@ from benchmarks import (  # noqa: E402
     e_step,
     faults,
     gradient,
+    kept,
     parts,
     platforms,
     provenance,
@@ -407,9 +408,9 @@ def test_answers_of_two_machines_are_compared(tmp_path, monkeypatch, capsys):
     [row] = platforms.compared(here, there)
     assert row["series"] == "a.h5"
     assert row["off"] == pytest.approx(0.2) and row["sd_ratio"] == pytest.approx(1.1)
-    for name, kept, status in (("same", here, 0), ("other", there, 1)):
+    for name, answers, status in (("same", here, 0), ("other", there, 1)):
         beside = tmp_path / f"{name}.json"
-        beside.write_text(json.dumps({"provenance": provenance.provenance(), "answers": kept}))
+        beside.write_text(json.dumps({"provenance": provenance.provenance(), "answers": answers}))
         monkeypatch.setattr(platforms, "answers", lambda files: iter([here]))
         own = tmp_path / "own.json"
         assert platforms.main(["a.h5", "--beside", str(beside), "--json", str(own)]) == status
@@ -539,7 +540,7 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
     assert called == [0, 1, 2, 2]
     (tmp_path / "runs.jsonl").unlink()  # the result alone serves too, and only with these settings
     assert closed_loop.main(options) == 1 and called == [0, 1, 2, 2]
-    assert closed_loop.kept(tmp_path / "none", {"frames": 3}, tmp_path / "result.json") == {}
+    assert kept.read(tmp_path / "none", {"frames": 3}, tmp_path / "result.json") == {}
     result = json.loads((tmp_path / "result.json").read_text())
     summary = result["summary"]
     assert (summary["within_each"], summary["failed"], summary["runs"]) == (1, 1, 3)
@@ -551,9 +552,9 @@ def test_closed_loop_goes_on_after_a_kill(tmp_path, document, monkeypatch):
 
 def test_runs_of_another_model_are_made_again(tmp_path):
     lines = tmp_path / "runs.jsonl"
-    closed_loop.keep(lines, {"model": "a"}, {"seed": 0})
-    closed_loop.keep(lines, {"model": "b"}, {"seed": 1})
-    assert closed_loop.kept(lines, {"model": "b"}) == {1: {"seed": 1}}
+    kept.add(lines, {"model": "a"}, {"seed": 0})
+    kept.add(lines, {"model": "b"}, {"seed": 1})
+    assert kept.read(lines, {"model": "b"}) == {1: {"seed": 1}}
 
 
 def test_each_run_is_made_once_though_a_call_is_cut_off(tmp_path, capsys):
@@ -566,7 +567,7 @@ def test_each_run_is_made_once_though_a_call_is_cut_off(tmp_path, capsys):
         return {"seed": seed}
 
     def call():
-        return closed_loop.each(lines, {"model": "a"}, range(3), make, lambda r: f"run {r['seed']}")
+        return kept.each(lines, {"model": "a"}, range(3), make, lambda r: f"run {r['seed']}")
 
     with pytest.raises(KeyboardInterrupt):
         call()

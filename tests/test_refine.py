@@ -169,6 +169,18 @@ def test_the_gradient_is_that_of_the_value(series):
         assert abs(0.5 * (ahead.value - behind.value) - slope) < 0.03 * scale + 0.02
 
 
+def test_frames_that_are_weighed_otherwise_are_not_computed_again(series, monkeypatch):
+    problem, z = series
+    point = posterior.evaluate(z, problem)
+    lighter = replace(problem, weights=np.array([0.5, 0.5, 0.0, 0.5, 0.5]))
+    expected = posterior.evaluate(z, lighter)
+    monkeypatch.delattr(posterior, "frame_terms")
+    found = posterior.reweighed(point, lighter)
+    assert found.value != point.value
+    for name in ("z", "value", "gradient", "fisher", "misfit", "trusted"):
+        assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 def test_one_frame_leaves_the_mirror_image():
     """Frame 0 alone: x and -x explain it equally well, except for what C30 breaks."""
     problem, z = made(steps=STEPS[:1])

@@ -142,7 +142,7 @@ def test_a_followed_instrument_is_measured_anew_where_its_module_changed(monkeyp
     ledger and in the benchmark's lines, and those of no other step and no other benchmark."""
     def digests():
         wanted = []
-        monkeypatch.setattr(tracking.closed_loop, "each",
+        monkeypatch.setattr(tracking.kept, "each",
                             lambda lines, settings, *_: wanted.append(settings) or [
                                 {"failed": "not run"}])
         assert tracking.main(["--lines", str(tmp_path / "lines")]) == 1
