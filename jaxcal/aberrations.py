@@ -179,9 +179,23 @@ def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
         x, y: position in units of the aperture radius; broadcast against each other.
     """
     rows, powers = _rows((_DX @ _DX, _DX @ _DY, _DY @ _DY), places)
-    summed = jnp.tensordot(jnp.asarray(rows, edge_phases.dtype), edge_phases, (1, 0),
-                           precision="highest")  # before the places, which are many
-    return tuple(_combined(summed, powers, x, y))
+    return tuple(_combined(_summed(edge_phases, rows), powers, x, y))
+
+
+def edge_derivatives(edge_phases, x, y, places=tuple(range(25))):
+    """`edge_gradient` (2, F, ...) and `edge_curvature` (3, ...) at the same positions, cheaper than
+    one after the other."""
+    rows, powers = _rows((_DX, _DY, _DX @ _DX, _DX @ _DY, _DY @ _DY), places)
+    first = jnp.asarray(rows[:2], edge_phases.dtype).reshape(-1, len(powers))
+    found = _combined(jnp.concatenate([first, _summed(edge_phases, rows[2:])]), powers, x, y)
+    slopes, bends = jnp.split(found, [len(first)])
+    return slopes.reshape(2, len(places), *slopes.shape[1:]), bends
+
+
+def _summed(edge_phases, rows):
+    """Rows (K, F, U) -> (K, U): over the aberrations first, as positions are many."""
+    return jnp.tensordot(jnp.asarray(rows, edge_phases.dtype), edge_phases, (1, 0),
+                         precision="highest")
 
 
 def _rows(matrices, places):

@@ -8,7 +8,6 @@ From the frames that can be used (:func:`look`) and the knob settings to EM's ca
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcal import em, modes, observation, stream, unknowns
@@ -96,7 +95,7 @@ def experiment(latents, knobs_nm, knob_names, optics: Optics, *, actuator=False,
         sd[np.ix_(columns, columns)] = block[np.ix_(columns, columns)]
     fields = (knobs, padded, noise, edge_waves(optics)[places], order + 1.0,
               np.array([PRIOR_SD_NM[n] for n in order]), unknowns.SCALE_SD, sd)
-    return em.Experiment(*(jnp.asarray(field, jnp.float32) for field in fields))
+    return em.Experiment(*(np.asarray(field, np.float32) for field in fields))
 
 
 def search(frames: Frames, series: Series, model: models.Model, settings: em.Settings,

@@ -17,6 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 AXIS = "batch"
+# Options of jax.jit, for programs that are not traced into others, by which a CPU's older code
+# generator halves the time to compile. Later versions of XLA were not tried with it.
+LIGHT = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__[:2] == (0, 9) else {}
 
 
 def mesh() -> Mesh:

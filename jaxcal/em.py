@@ -81,10 +81,11 @@ class Candidates(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """effective: effective number before resampling; accepted: fraction of moves; failed: count."""
+    """effective: effective number before resampling; accepted: fraction of each of the moves;
+    failed: count."""
 
     effective: jax.Array
-    accepted: jax.Array
+    accepted: tuple[jax.Array, ...]
     failed: jax.Array
 
 
@@ -167,6 +168,7 @@ def log_prior(candidate, experiment: Experiment):
     return -0.5 * jnp.sum((candidate / sd) ** 2)
 
 
+@partial(jax.jit, static_argnames="count")
 def draw(key, experiment: Experiment, count: int):
     """``count`` candidates (N, P + 1) from the prior."""
     sd = jnp.append(experiment.prior_sd, experiment.scale_sd)
@@ -228,20 +230,25 @@ def propose(key, positions, parameters: Parameters, experiment: Experiment, sign
     return jnp.where(jax.random.bernoulli(mirror, 0.125, (count, 1)), mirrored, moved)
 
 
-def move(key, candidates: Candidates, parameters, experiment, map_):
-    """One Metropolis move of every candidate at their temperature; also the fraction accepted."""
-    draw_key, accept_key = jax.random.split(key)
-    signs = jnp.asarray(map_.signs, candidates.positions.dtype)
-    trial = propose(draw_key, candidates.positions, parameters, experiment, signs)
-    likelihood = score_all(trial, parameters, experiment, map_)
+@jax.jit
+def _trial(key, positions, parameters, experiment, signs):
+    """`propose`, and a key to `accept` the proposals with."""
+    key, accept_key = jax.random.split(key)
+    return propose(key, positions, parameters, experiment, signs), accept_key
+
+
+@jax.jit
+def accept(key, candidates: Candidates, trial, likelihood, experiment: Experiment):
+    """Candidates after Metropolis' choice between them and proposals (N, P + 1) of known log
+    likelihoods (N,), at their temperature; also the fraction accepted."""
     prior = jax.vmap(partial(log_prior, experiment=experiment))
     gain = (candidates.temperature * (likelihood - candidates.log_likelihood)
             + prior(trial) - prior(candidates.positions))
-    accept = jnp.log(jax.random.uniform(accept_key, gain.shape, gain.dtype)) < gain
+    chosen = jnp.log(jax.random.uniform(key, gain.shape, gain.dtype)) < gain
     return candidates._replace(
-        positions=jnp.where(accept[:, None], trial, candidates.positions),
-        log_likelihood=jnp.where(accept, likelihood, candidates.log_likelihood),
-    ), jnp.mean(accept)
+        positions=jnp.where(chosen[:, None], trial, candidates.positions),
+        log_likelihood=jnp.where(chosen, likelihood, candidates.log_likelihood),
+    ), jnp.mean(chosen)
 
 
 @jax.jit
@@ -256,25 +263,32 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
     ), effective_number(log_weights)
 
 
-@partial(jax.jit, static_argnames="map_")
 def walk(keys, candidates: Candidates, parameters, experiment, map_):
-    """A Metropolis move of every candidate for each of the keys (M,); the fraction accepted."""
-    candidates, accepted = jax.lax.scan(
-        lambda c, key: move(key, c, parameters, experiment, map_), candidates, keys)
-    return candidates, jnp.mean(accepted)
+    """A Metropolis move of every candidate for each of the keys; the fractions accepted.
+
+    The likelihoods are those of one compiled program, `score_all`, which takes the longest.
+    """
+    signs, accepted = np.asarray(map_.signs, candidates.positions.dtype), []
+    for key in keys:
+        trial, accept_key = _trial(key, candidates.positions, parameters, experiment, signs)
+        likelihood = score_all(trial, parameters, experiment, map_)
+        candidates, fraction = accept(accept_key, candidates, trial, likelihood, experiment)
+        accepted.append(fraction)
+    return candidates, tuple(accepted)
 
 
 @partial(jax.jit, static_argnames=("effective", "moves"))
 def raise_temperature(key, candidates: Candidates, effective: float, moves: int):
     """Candidates at the next temperature, resampled; their effective number and how many had
-    failed before; keys (moves,) to walk with. One program: each small one costs a start."""
+    failed before; keys to walk with, one for each of the moves. One program: each small one costs
+    a start."""
     key, resample_key = jax.random.split(key)
     failed = jnp.sum(~jnp.isfinite(candidates.log_likelihood))
     temperature = next_temperature(candidates.temperature, candidates.log_likelihood, effective)
     log_weights = (temperature - candidates.temperature) * candidates.log_likelihood
     candidates, number = reweigh(resample_key, candidates, log_weights)
     return (candidates._replace(temperature=temperature), number, failed,
-            jax.random.split(key, moves))
+            tuple(jax.random.split(key, moves)))
 
 
 def temper(key, candidates: Candidates, parameters, experiment, map_, settings: Settings):
@@ -285,11 +299,10 @@ def temper(key, candidates: Candidates, parameters, experiment, map_, settings: 
     return candidates, StepInfo(effective, accepted, failed)
 
 
-@partial(jax.jit, static_argnames=("map_", "count"))
 def begin(key, parameters, experiment, map_, count: int) -> Candidates:
     """Candidates from the prior, at temperature 0."""
     positions = draw(key, experiment, count)
-    zero = jnp.zeros((), positions.dtype)
+    zero = np.zeros((), positions.dtype)
     return Candidates(positions, score_all(positions, parameters, experiment, map_), zero, zero)
 
 
@@ -338,11 +351,10 @@ def renew(key, candidates: Candidates, parameters, experiment, map_, settings: S
     evidence = candidates.log_evidence
     candidates, effective = reweigh(
         resample_key, candidates._replace(log_likelihood=likelihood), log_weights)
-    candidates, fractions = candidates._replace(log_evidence=evidence), []
-    for keys in jnp.split(jax.random.split(key, 2 * settings.moves), 2):  # as long as `temper`'s
-        candidates, accepted = walk(keys, candidates, parameters, experiment, map_)
-        fractions.append(accepted)
-    return candidates, StepInfo(effective, sum(fractions) / 2, jnp.sum(~jnp.isfinite(likelihood)))
+    keys = jax.random.split(key, 2 * settings.moves)
+    candidates, accepted = walk(
+        keys, candidates._replace(log_evidence=evidence), parameters, experiment, map_)
+    return candidates, StepInfo(effective, accepted, jnp.sum(~jnp.isfinite(likelihood)))
 
 
 def initial_parameters(map_: Map, experiment: Experiment) -> Parameters:

@@ -83,13 +83,6 @@ def _variances(variance, along, normals, chirp):
             base * (1 + extra_y) + variance * (yy**2 + xy**2))
 
 
-def _bent(phases, places, x, y):
-    """Change of a side band's frequency across the window: difference of the Hessians at two places
-    (2, N) / 2 pi."""
-    return [(bend[0] - bend[1]) / (2 * jnp.pi)
-            for bend in aberrations.edge_curvature(phases, x, y, places)]
-
-
 def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band:
     """The side band of rho - sign q at the points of a grid of q."""
     (x, y), (qx, qy, area) = centre, points
@@ -102,9 +95,9 @@ def side_band(sign, phases, places, focal_spread, centre, width, points) -> Band
     share, back, narrow, nx, ny = _cut(x - sign * qx, y - sign * qy, variance)
     x, y = x + back * nx, y + back * ny
     beams = jnp.stack([x, x - sign * qx]), jnp.stack([y, y - sign * qy])
-    place = [sign * (slope[:, 0] - slope[:, 1]) / (2 * jnp.pi)
-             for slope in aberrations.edge_gradient(*beams, places)]
-    chirp = _bent(phases, places, *beams)
+    slopes, bends = aberrations.edge_derivatives(phases, *beams, places)
+    place = sign * (slopes[:, :, 0] - slopes[:, :, 1]) / (2 * jnp.pi)
+    chirp = (bends[:, 0] - bends[:, 1]) / (2 * jnp.pi)  # of the frequency, across the window
     spread = _variances(variance, (factor, unit_x, unit_y), [(narrow, nx, ny)], chirp)
     return Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 share)
@@ -125,10 +118,10 @@ def interference(phases, places, focal_spread, centre, width, points):
     near, middle, far = jnp.moveaxis(aberrations.edge_basis(*beams, places), -1, 1)
     relative = far + near - 2 * middle
     turn = 1 / (2 * jnp.pi)
-    slopes = aberrations.edge_gradient(*beams, places)
-    place = [0.5 * turn * (slope[:, 2] - slope[:, 0]) for slope in slopes]
-    apart = [turn * (slope[:, 2] + slope[:, 0] - 2 * slope[:, 1]) for slope in slopes]
-    chirp = [0.5 * bend for bend in _bent(phases, places, *(beam[::-2] for beam in beams))]
+    slopes, bends = aberrations.edge_derivatives(phases, *beams, places)
+    place = 0.5 * turn * (slopes[:, :, 2] - slopes[:, :, 0])
+    apart = turn * (slopes[:, :, 2] + slopes[:, :, 0] - 2 * slopes[:, :, 1])
+    chirp = 0.5 * turn * (bends[:, 2] - bends[:, 0])
     spread = _variances(variance, (factor, unit_x, unit_y), [cut[2:] for cut in cuts], chirp)
     band = Band(jnp.where(q < REACH, area, 0.0), q, *place, *spread, path, 4 * q**2 * variance,
                 cuts[0][0] * cuts[1][0])

@@ -30,16 +30,13 @@ import numpy as np
 
 from jaxcal import aberrations, gratings, tiles
 from jaxcal.gratings import Band
+from jaxcal.splatting import splat
 
 STEP = 1.7  # of the grid of q for the side bands, standard deviations of G
 RING_STEP = 1.4  # the same of their interference
 RING_SEEN = 2.1  # q sqrt(8 pi^2 v) up to which a window with the variance v of G resolves rings
 MARGIN = 3.0  # how far beyond the highest frequency the grids reach, standard deviations of G
 FLAT = 8.0  # Hessian, waves per radius^2, at which a window counts half: see `trust`
-BLOCK = 256  # blobs at a time
-STRIP = 8  # lines of f_y at a time
-TAIL = 4.0  # standard deviations of G, beyond which it is left out
-FOLDED = 6.0  # frequency f_x up to which the blobs' mirror images reach back
 NOISE_UNIT = 16.0  # frequency at which the noise's polynomial is expanded
 KNOTS = np.array([0.04, 0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0, 1.3])
 """|q| at which the film's log power spectrum is given."""
@@ -163,28 +160,67 @@ def trust(phases, places, centre):
     return square / (square + FLAT**2)
 
 
-def _power(band: Band, physics: Physics):
-    """Power (N,) of the film in each cell, after the aperture and the focal spread."""
-    square = jnp.exp(2 * physics.focal_spread)
-    factor = 1 + 2 * square * band.path_variance
-    blurred = jnp.exp(-square * band.path**2 / factor) / jnp.sqrt(factor)
-    return band.amount * band.inside * blurred * jnp.exp(_interpolation(band.q) @ physics.film)
-
-
 def blobs(phases, physics: Physics, points: Points):
     """Everything S is the sum of: amounts (M,) and places f_x, f_y (M,) of the blobs G.
 
     These are of one half plane of q; the other gives the mirror image f -> -f.
     """
-    sides, rings, apart_x, apart_y, relative = points
-    together = jnp.exp(-((phases @ apart_x) ** 2) / (8 * rings.variance_x)
-                       - (phases @ apart_y) ** 2 / (8 * rings.variance_y))
-    depth = jnp.exp(physics.thickness) * rings.q**2
-    defocus = jnp.exp(-jnp.exp(2 * physics.focal_spread) * rings.q**4)
-    visible = together * defocus * jnp.sinc(depth / jnp.pi) * jnp.cos(phases @ relative)
-    amount = jnp.concatenate([_power(sides, physics), -2 * _power(rings, physics) * visible])
+    strength, depth, turn = _beat(phases, physics, points)
+    amount = jnp.concatenate([_power(points.sides, physics),
+                              strength * jnp.sinc(depth / jnp.pi) * jnp.cos(turn)])
     x, y = (phases @ place for place in positions(points))
     return amount, x, y
+
+
+def slopes_of_amounts(phases, physics: Physics, points: Points):
+    """Derivatives of the amounts of `blobs`: in the phases (F, M); in the film (K, M), the focal
+    spread and the thickness, (K + 2, M)."""
+    sides, rings, apart_x, apart_y, relative = points
+    strength, depth, turn = _beat(phases, physics, points)
+    thin, cosine = jnp.sinc(depth / jnp.pi), jnp.cos(turn)
+    power, ring = _power(sides, physics), strength * thin * cosine
+    apart = (phases @ apart_x / (4 * rings.variance_x) * apart_x
+             + phases @ apart_y / (4 * rings.variance_y) * apart_y)
+    by_phases = -ring * apart - strength * thin * jnp.sin(turn) * relative
+    defocused = 2 * jnp.exp(2 * physics.focal_spread) * rings.q**4
+    by_film = jnp.concatenate([power * _interpolation(sides.q).T, ring * _interpolation(rings.q).T],
+                              1)
+    by_focus = jnp.concatenate([power * _focus_slope(sides, physics),
+                                ring * (_focus_slope(rings, physics) - defocused)])
+    by_thickness = jnp.concatenate([jnp.zeros_like(power),
+                                    strength * cosine * (jnp.cos(depth) - thin)])
+    return (jnp.concatenate([jnp.zeros((len(phases), power.size), power.dtype), by_phases], 1),
+            jnp.concatenate([by_film, by_focus[None], by_thickness[None]]))
+
+
+def _power(band: Band, physics: Physics):
+    """Power (N,) of the film in each cell, after the aperture and the focal spread."""
+    loss, factor = _focus_loss(band, physics)
+    film = jnp.exp(_interpolation(band.q) @ physics.film)
+    return band.amount * band.inside * film * jnp.exp(-loss) / jnp.sqrt(factor)
+
+
+def _focus_loss(band: Band, physics: Physics):
+    """What the focal spread leaves of the power, exp(-first) / sqrt(second), each (N,)."""
+    square = jnp.exp(2 * physics.focal_spread)
+    factor = 1 + 2 * square * band.path_variance
+    return square * band.path**2 / factor, factor
+
+
+def _focus_slope(band: Band, physics: Physics):
+    """Derivative (N,) of the log of `_power` in the log of the focal spread."""
+    loss, factor = _focus_loss(band, physics)
+    return -2 * loss / factor - (1 - 1 / factor)
+
+
+def _beat(phases, physics: Physics, points: Points):
+    """Of the interference: strength, depth of the film and phase between both side bands, (N,)."""
+    _, rings, apart_x, apart_y, relative = points
+    together = jnp.exp(-((phases @ apart_x) ** 2) / (8 * rings.variance_x)
+                       - (phases @ apart_y) ** 2 / (8 * rings.variance_y))
+    defocus = jnp.exp(-jnp.exp(2 * physics.focal_spread) * rings.q**4)
+    return (-2 * _power(rings, physics) * together * defocus,
+            jnp.exp(physics.thickness) * rings.q**2, phases @ relative)
 
 
 def positions(points: Points):
@@ -198,76 +234,6 @@ def variances(points: Points):
     return tuple(jnp.concatenate(pair) for pair in (
         (points.sides.variance_x, points.rings.variance_x),
         (points.sides.variance_y, points.rings.variance_y)))
-
-
-def splat(x, y, spread, even, odd, layout: tiles.Layout):
-    """Sums over blobs of G at all frequencies of the layout's lines: of ``even`` (C, M) with the
-    blobs at f and at -f, and of ``odd`` (D, M) with those at f less those at -f; (N, C), (N, D).
-
-    G is a product of two short lines, and reaches few: in the order of f_y a block of blobs is
-    summed at the lines within TAIL standard deviations of it, STRIP at a time. Blobs of f_x < 0
-    are turned to their mirror image, and what the others leave at f_x < 0, as far as FOLDED, is
-    folded back.
-    """
-    fx, fy = (line.size for line in layout.lines)
-    folded = min(round(FOLDED / layout.spacing), fx - 1)
-    side = jnp.where(x < 0, -1, 1).astype(x.dtype)
-    columns = jnp.concatenate([even, side * odd])
-    x, y, (variance_x, variance_y) = side * x, side * y, spread
-    reach = TAIL * jnp.sqrt(variance_y)
-    seen = (jnp.abs(y) - reach < layout.highest) & jnp.any(columns != 0, 0)
-    order = _order(jnp.where(seen, y / layout.highest, jnp.inf))
-    count = -(-x.size // BLOCK)
-
-    def blocks(values, fill=0.0):
-        padded = jnp.pad(values[..., order], [(0, 0)] * (values.ndim - 1)
-                         + [(0, count * BLOCK - x.size)], constant_values=fill)
-        return jnp.moveaxis(padded.reshape(*values.shape[:-1], count, BLOCK), -2, 0)
-
-    def place(frequency):  # among the lines of f_y
-        return jnp.clip(frequency / layout.spacing + fy // 2, 0.0, fy - 1.0)
-
-    across = layout.spacing * jnp.arange(-folded, fx, dtype=x.dtype)
-
-    def add(totals, block):
-        x, y, variance_x, variance_y, low, high, columns = block
-        first = jnp.floor(place(low.min())).astype(int)
-        strips = (jnp.ceil(place(high.max())).astype(int) - first) // STRIP + 1
-        line = jnp.exp(-0.5 * (across[:, None] - x) ** 2 / variance_x)
-        line = line / (2 * jnp.pi * jnp.sqrt(variance_x * variance_y))
-
-        def add_strip(k, totals):
-            start = first + k * STRIP
-            along = layout.spacing * (start + jnp.arange(STRIP) - fy // 2).astype(x.dtype)
-            # the barrier keeps the compiler from computing each exponential anew for every bin
-            rows = jax.lax.optimization_barrier(
-                jnp.exp(-0.5 * (along[:, None] - y) ** 2 / variance_y))
-            blob = (rows[:, None] * line).reshape(-1, BLOCK)
-            here = jax.lax.dynamic_slice_in_dim(totals, start * across.size, len(blob))
-            return jax.lax.dynamic_update_slice_in_dim(
-                totals, here + blob @ columns.T, start * across.size, 0)
-
-        return jax.lax.fori_loop(0, jnp.where(jnp.isfinite(low.min()), strips, 0), add_strip,
-                                 totals), None
-
-    low, high = (jnp.where(seen, y + s * reach, s * -jnp.inf) for s in (-1, 1))
-    parts = [blocks(x), blocks(y), blocks(variance_x, 1.0), blocks(variance_y, 1.0),
-             blocks(low, jnp.inf), blocks(high, -jnp.inf), blocks(columns)]
-    start = jnp.zeros(((fy + STRIP) * across.size, len(columns)), x.dtype)
-    total = jax.lax.scan(add, start, parts)[0].reshape(fy + STRIP, across.size, -1)[:fy]
-    turned = jnp.concatenate([jnp.ones(len(even), x.dtype), -jnp.ones(len(odd), x.dtype)])
-    both = total[:, folded:].at[:, : folded + 1].add(turned * total[::-1, folded::-1])
-    return jnp.split(both.reshape(fy * fx, -1), [len(even)], axis=1)
-
-
-def _order(values):
-    """Order (M,) of values between -2 and 2, others at the end, to some 1e-5: value and place in
-    one integer, whose sort is many times faster than that of floating numbers with their places."""
-    bits = (values.size - 1).bit_length()
-    top = 2 ** (31 - bits) - 1
-    key = jnp.clip((0.25 * values + 0.5) * top, 0, top).astype(jnp.uint32)
-    place = jnp.arange(values.size, dtype=jnp.uint32)
-    return jnp.sort((key << bits) | place) & np.uint32(2**bits - 1)
 
 
 def with_wings(power, physics: Physics, layout: tiles.Layout):
@@ -301,9 +267,20 @@ def chosen(layout: tiles.Layout):
 
 def camera(physics: Physics, layout: tiles.Layout):
     """Squared MTF and noise (B,) of the bins."""
-    r = jnp.asarray((layout.frequencies**2).sum(1) / NOISE_UNIT**2, physics.noise.dtype)
-    mtf2 = jnp.exp(-4 * (jnp.pi * jnp.exp(physics.blur) * NOISE_UNIT) ** 2 * r)
-    return mtf2, jnp.exp(physics.noise[0] + physics.noise[1] * r + physics.noise[2] * r**2)
+    r = _square(layout, physics.noise.dtype)
+    noise = jnp.exp(physics.noise[0] + physics.noise[1] * r + physics.noise[2] * r**2)
+    return jnp.exp(_log_mtf2(physics, layout)), noise
+
+
+def _log_mtf2(physics: Physics, layout: tiles.Layout):
+    """Log of the squared MTF (B,), and half of its derivative in the log of the blur."""
+    r = _square(layout, physics.blur.dtype)
+    return -4 * (jnp.pi * jnp.exp(physics.blur) * NOISE_UNIT) ** 2 * r
+
+
+def _square(layout: tiles.Layout, dtype):
+    """(f/NOISE_UNIT)^2 (B,) of the bins."""
+    return jnp.asarray((layout.frequencies**2).sum(1) / NOISE_UNIT**2, dtype)
 
 
 def spectrum(phases, physics: Physics, points, layout: tiles.Layout):
@@ -324,11 +301,10 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
     """
     dtype = phases.dtype
     amount, x, y = blobs(phases, physics, points)
-    by_phases, shape = jax.jacfwd(lambda *p: blobs(*p, points)[0], (0, 1))(phases, physics)
+    by_phases, shapes = slopes_of_amounts(phases, physics, points)
     spread, (slope_x, slope_y) = variances(points), positions(points)  # slopes: (F, M)
     push_x, push_y = ((amount / v) * s for v, s in zip(spread, (slope_x, slope_y), strict=True))
-    still = by_phases.T - x * push_x - y * push_y
-    shapes = jnp.concatenate([shape.film.T, shape.focal_spread[None], shape.thickness[None]])
+    still = by_phases - x * push_x - y * push_y
     # at the mirror image amounts are the same and places move the other way
     count = len(phases)
     even, odd = splat(x, y, spread, jnp.concatenate([amount[None], still, shapes]),
@@ -344,13 +320,12 @@ def log_spectrum_and_slopes(phases, physics: Physics, points, layout: tiles.Layo
     twice = second_order(columns[:, 0], columns, layout).at[:, 0].multiply(0.5)
     power, moved, shapes = jnp.split(single + twice, [1, 1 + count], axis=1)
     mtf2, noise = camera(physics, layout)
-    total = mtf2 * power[:, 0] + noise
-    slope_mtf, slope_noise = jax.jacfwd(lambda p: camera(p, layout))(physics)
-    film = len(KNOTS)
+    total, film, r = mtf2 * power[:, 0] + noise, len(KNOTS), _square(layout, dtype)
+    by_blur = power[:, 0] * mtf2 * 2 * _log_mtf2(physics, layout)
+    mtf2 = mtf2[:, None]
     slopes = jnp.concatenate([
-        mtf2[:, None] * moved, mtf2[:, None] * shapes[:, :film], slope_noise.noise,
-        mtf2[:, None] * shapes[:, film:], power * slope_mtf.blur[:, None],
-        mtf2[:, None] * by_halo], 1)
+        mtf2 * moved, mtf2 * shapes[:, :film], noise[:, None] * r[:, None] ** jnp.arange(3),
+        mtf2 * shapes[:, film:], by_blur[:, None], mtf2 * by_halo], 1)
     return jnp.log(total), slopes / total[:, None]
 
 

@@ -42,7 +42,7 @@ class Point(NamedTuple):
     terms: tuple[np.ndarray, ...] = ()
 
 
-@partial(jax.jit, static_argnames=("places", "layouts"))
+@partial(jax.jit, static_argnames=("places", "layouts"), compiler_options=devices.LIGHT)
 @jax.default_matmul_precision("highest")  # accelerators multiply with fewer bits otherwise
 def frame_terms(phases, physics: hologram.Physics, power, places: tuple[int, ...], layouts):
     """One frame's deviance, beyond that of a frame that fits, its gradient (L,) and Fisher

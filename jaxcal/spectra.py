@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcal import devices
+
 SPACING = 0.5  # cycles per aperture radius: one over the disc's diameter
 COLUMNS = 64  # f_x = 0 ... 31.5
 ROWS = 128  # f_y = -32 ... 31.5
@@ -118,7 +120,7 @@ def to_size(frame, disc: Disc):
         (column - shift) / factor, (row - shift) / factor, radius / factor, ellipticity)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=devices.LIGHT)
 def _log_spectrum(frame, disc):
     return log_image(power_spectrum(without_hot_pixels(frame), disc))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcal import devices
 from jaxcal.spectra import Disc, angles, to_size, without_hot_pixels
 
 FLAT, END = 0.85, 0.98  # the windows' common taper towards the aperture's edge
@@ -146,7 +147,7 @@ def tile_spectra(frame, disc: Disc, dark: float = 0.0) -> tuple[np.ndarray, ...]
     return tuple(np.asarray(part, np.float32) for part in power)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=devices.LIGHT)
 def _tile_spectra(frame, disc):
     clean = without_hot_pixels(frame)
     return tuple(power_spectra(clean, disc, layout) for layout in LAYOUTS)
@@ -177,4 +178,4 @@ def power_spectra(frame, disc: Disc, layout: Layout):
         power = (real**2 + imaginary**2) / (jnp.sum(window**2) * disc.radius**2)
         return power[layout.bins[:, 0], layout.bins[:, 1]]
 
-    return jnp.stack([one(centre) for centre in layout.centres])
+    return jax.lax.map(one, jnp.asarray(layout.centres, dtype))

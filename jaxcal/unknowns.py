@@ -7,13 +7,13 @@ where the frames ask for them, a drift, the actuator matrix, and what the knobs 
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxcal import aberrations, hologram, simulation, specimen, tiles
+from jaxcal import aberrations, devices, hologram, simulation, specimen, tiles
 from jaxcal.optics import Optics, edge_phases, quarter_pi_limits_nm
 
 STATE_SD_NM = {1: 150.0, 2: 600.0}  # of the state with the knobs at zero, by order
@@ -103,7 +103,7 @@ def state_sd_nm(names) -> np.ndarray:
                      for n, name in zip(order, names, strict=True)])
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=devices.LIGHT)
 def _film_spectra(uniform, normal, unit_per_nm):
     """Log amplitudes (N, K) of films of random numbers."""
     return jax.vmap(lambda *numbers: simulation.film_spectrum(

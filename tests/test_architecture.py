@@ -18,15 +18,15 @@ PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
     "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "disc_fit", "aperture", "spectra", "tiles", "gratings", "hologram", "fisher", "vae",
-    "latent_map", "em", "modes", "unknowns", "posterior", "laplace", "refine", "acquisition",
-    "identification", "devices",
+    "disc_fit", "aperture", "spectra", "tiles", "gratings", "splatting", "hologram", "fisher",
+    "vae", "latent_map", "em", "modes", "unknowns", "posterior", "laplace", "refine",
+    "acquisition", "identification", "devices",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
 WAVE_OPTICS = {
     "aberrations", "notations", "notation_reports", "optics", "specimen", "ronchigram",
-    "simulation", "stream", "detector", "tiles", "gratings", "hologram", "fisher",
+    "simulation", "stream", "detector", "tiles", "gratings", "splatting", "hologram", "fisher",
 }  # fmt: skip
 
 OUTSIDE = {
@@ -64,6 +64,7 @@ FORBIDDEN = {
     "tiles": {"vae", "latent_map", "em", "simulation", "stream", "hologram", "posterior",
               "refine"},
     "gratings": NUMERICAL - {"gratings", "aberrations"},
+    "splatting": NUMERICAL - {"splatting", "tiles"},
     "hologram": {"vae", "latent_map", "em", "simulation", "spectra", "detector", "posterior",
                  "refine"},
     "fisher": {"vae", "latent_map", "em", "hologram", "posterior", "refine", "acquisition"},

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxcal import aberrations, hologram, ronchigram, simulation, specimen, tiles
+from jaxcal import (
+    aberrations,
+    hologram,
+    ronchigram,
+    simulation,
+    specimen,
+    splatting,
+    tiles,
+)
 from jaxcal.optics import Optics, edge_phases
 from jaxcal.simulation import Grid
 from jaxcal.spectra import Disc
@@ -133,8 +141,8 @@ def test_blobs_are_summed_as_written(layout):
                           spread[0] * spread[1]))
 
     expected = (blob(1) + blob(-1)) @ even, (blob(1) - blob(-1)) @ odd
-    found = jax.jit(lambda *args: hologram.splat(*args, layout))(x, y, spread, even.T, odd.T)
-    lost = np.exp(-0.5 * hologram.TAIL**2) / (2 * np.pi * 0.2**2)  # of the sharpest, per unit
+    found = jax.jit(lambda *args: splatting.splat(*args, layout))(x, y, spread, even.T, odd.T)
+    lost = np.exp(-0.5 * splatting.TAIL**2) / (2 * np.pi * 0.2**2)  # of the sharpest, per unit
     for one, other in zip(found, expected, strict=True):
         assert_allclose(one, other, rtol=0, atol=4 * lost)
         assert np.abs(other).max() > 100 * lost
