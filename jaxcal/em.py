@@ -380,21 +380,22 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
     report = progress or (lambda message, fraction: None)
     parameters = initial_parameters(map_, experiment)
     begin_key, temper_key, renew_key = (jax.random.fold_in(key, part) for part in range(3))
-    candidates = begin(begin_key, parameters, experiment, map_, settings.candidates)
+    candidates, failed = begin(begin_key, parameters, experiment, map_, settings.candidates), 0
     stage = 0
     while float(candidates.temperature) < 1.0:
         report(f"narrowing down the candidates, step {stage + 1}", None)
         candidates, info = temper(jax.random.fold_in(temper_key, stage), candidates, parameters,
                                   experiment, map_, settings)
         stage += 1
-        if stage == 1 and int(info.failed) == settings.candidates:
+        failed += int(info.failed)
+        if stage == 1 and failed == settings.candidates:
             return Result(candidates, parameters, (), 0, False,
                           "no candidate has a finite likelihood: the latents or the knobs are "
                           "outside anything the map can describe")
     evidences = [float(candidates.log_evidence)]
     if settings.iterations == 0:
         return Result(candidates, parameters, tuple(evidences), 0, True,
-                      "the map's parameters were left where they were expected")
+                      "the map's parameters were left where they were expected" + _lost(failed))
     for iteration in range(1, settings.iterations + 1):
         report(f"fitting the map, step {iteration}", iteration / settings.iterations)
         new, rise = maximise(candidates, parameters, experiment, map_, settings)
@@ -402,11 +403,18 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
         change = max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(
             jax.tree.leaves(new), jax.tree.leaves(parameters), strict=True))
         parameters = new
-        candidates, _ = renew(jax.random.fold_in(renew_key, iteration), candidates, parameters,
-                              experiment, map_, settings)
+        candidates, info = renew(jax.random.fold_in(renew_key, iteration), candidates, parameters,
+                                 experiment, map_, settings)
+        failed += int(info.failed)
         if change < settings.tolerance:
             return Result(candidates, parameters, tuple(evidences), iteration, True,
-                          f"the map's parameters settled after {iteration} iterations")
+                          f"the map's parameters settled after {iteration} iterations"
+                          + _lost(failed))
     return Result(candidates, parameters, tuple(evidences), settings.iterations, False,
                   f"the map's parameters still moved by {change:.2g} (log units) after "
-                  f"{settings.iterations} iterations")
+                  f"{settings.iterations} iterations" + _lost(failed))
+
+
+def _lost(failed: int) -> str:
+    """What is said of candidates whose factorisation failed: they weigh nothing."""
+    return f"; {failed} likelihoods had no finite value and weigh nothing" if failed else ""

@@ -1,6 +1,7 @@
 """EM on toys whose posterior, evidence and M-step are known in closed form, and its parts."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -371,6 +372,10 @@ def test_candidates_that_fail_die_out():
     result = em.run(jax.random.key(0), data, FOLDED.map, SETTINGS)
     assert np.all(np.isfinite(result.candidates.log_likelihood))
     assert np.all(np.isfinite(result.evidences))
+    # they are counted at the first temperature; what EM's key draws is not what is drawn above
+    [lost] = re.findall(r"; (\d+) likelihoods had no finite value", result.message)
+    assert 0.5 * broken.sum() < int(lost) < 2 * broken.sum()
+    assert "finite" not in em.run(jax.random.key(0), linear(0)[1], LINEAR.map, SETTINGS).message
 
 
 def test_where_all_fail_the_message_says_so():
