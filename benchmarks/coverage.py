@@ -167,8 +167,8 @@ def main(arguments=None) -> int:
     wanted = {"frames": options.frames, "full": options.full, "drift_nm": options.drift,
               "code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
     rows = kept.each(options.lines, wanted, range(10_000, 10_000 + options.instruments),
-                            lambda seed: one(seed, options.frames, options.drift, model),
-                            lambda run: f"{run['seed'] - 9_999} of {options.instruments}")
+                     lambda seed: one(seed, options.frames, options.drift, model),
+                     lambda run: f"{run['seed'] - 9_999} of {options.instruments}")
     name = ", ".join([str(options.frames), *["start by EM"] * options.full,
                       *[f"drift {options.drift:g} nm"] * (options.drift > 0)])
     result = json.loads(options.json.read_text()) if options.json.is_file() else {"parts": {}}

@@ -244,7 +244,7 @@ def main(arguments=None) -> int:
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(FIRST_SEED + options.first, FIRST_SEED + options.runs)
     runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model), _line,
-                            options.json)
+                     options.json)
     result = {"benchmark": "faults", "settings": wanted, "provenance": provenance.provenance(),
               "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

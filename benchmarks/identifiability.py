@@ -253,7 +253,7 @@ def of_settings(draws: int) -> list[dict]:
 def mirror_pictures(model):
     """Posteriors over the grid from the first and from the first two frames, and the state."""
     x0, data = series(model, model.map, 1, 2)
-    first = data._replace(frame_noise=data.frame_noise.at[1].set(em.EXCLUDED))
+    first = data._replace(frame_noise=np.array([1.0, em.EXCLUDED], np.float32))
     return x0, [posterior(model.map, one)[0] for one in (first, data)]
 
 

@@ -108,8 +108,8 @@ def main(arguments=None) -> int:
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(100, 100 + options.runs)
     runs = kept.each(options.lines, wanted, seeds,
-                            lambda seed: one(seed, options.frames, model),
-                            lambda run: f"{run['seed'] - 99} of {options.runs}")
+                     lambda seed: one(seed, options.frames, model),
+                     lambda run: f"{run['seed'] - 99} of {options.runs}")
     result = {"benchmark": "steps", "settings": wanted, "provenance": provenance.provenance(),
               "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

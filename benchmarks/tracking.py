@@ -151,7 +151,7 @@ def main(arguments=None) -> int:
               "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(FIRST_SEED, FIRST_SEED + options.instruments)
     runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
-                            lambda run: f"{run['seed']}: {run.get('failed', 'followed')}")
+                     lambda run: f"{run['seed']}: {run.get('failed', 'followed')}")
     if not any("looks" in run for run in runs):
         print("none could be followed: " + "; ".join(run["failed"] for run in runs))
         return 1

@@ -95,7 +95,7 @@ def main(arguments=None) -> int:
     wanted = {"code": provenance.code(__file__), "model": provenance.digest(provenance.MODEL)}
     model, seeds = models.load(), range(60000, 60000 + options.instruments)
     runs = kept.each(options.lines, wanted, seeds, lambda seed: one(seed, model),
-                            lambda run: f"{run['seed'] - 59999} of {options.instruments}")
+                     lambda run: f"{run['seed'] - 59999} of {options.instruments}")
     result = {"benchmark": "verification", "settings": wanted, "doubted": calibration.DOUBTED,
               "provenance": provenance.provenance(), "summary": summarise(runs), "runs": runs}
     provenance.write(options.json, result)

@@ -417,4 +417,4 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
 
 def _lost(failed: int) -> str:
     """What is said of candidates whose factorisation failed: they weigh nothing."""
-    return f"; {failed} likelihoods had no finite value and weigh nothing" if failed else ""
+    return f"; candidates without a finite likelihood, which weigh nothing: {failed}" * (failed > 0)

@@ -134,7 +134,7 @@ def still(point: Point, problem: Problem) -> Point:
     step = np.zeros_like(point.z)
     step[part] = -point.z[part]
     moved = point.fisher @ step
-    return point._replace(z=point.z + step, gradient=point.gradient + moved,
+    return point._replace(z=point.z + step, gradient=point.gradient + moved, terms=(),
                           value=point.value + point.gradient @ step + 0.5 * step @ moved)
 
 

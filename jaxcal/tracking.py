@@ -198,7 +198,7 @@ def look(tracked: Tracked, frame, knobs_nm) -> Tracked:
     start = posterior.evaluate(np.zeros(problem.active.size), problem)
     point, _ = refine.climb(problem, start, STEPS)
     problem = refine.tempered(problem, point)
-    point, _ = refine.climb(problem, posterior.evaluate(point.z, problem), STEPS)
+    point, _ = refine.climb(problem, posterior.reweighed(point, problem), STEPS)
     if point.trusted[0] < SEEN:
         raise SeriesError(
             f"the frame tells nothing of the state, {point.trusted[0]:.0%} of its windows can be "

@@ -246,6 +246,9 @@ def test_slopes_and_curvature_are_the_derivatives_of_the_phase(places):
     (xx, xy), (_, yy) = jax.vmap(jax.hessian(phase, (0, 1)))(X.ravel(), Y.ravel())
     for found, expected in zip(ab.edge_curvature(phases, X, Y, places), (xx, xy, yy), strict=True):
         assert_allclose(found.ravel(), expected, rtol=1e-10, atol=1e-9)
+    slopes, bends = ab.edge_derivatives(phases, X, Y, places)
+    assert_allclose(slopes, ab.edge_gradient(X, Y, places), rtol=1e-12, atol=1e-12)
+    assert_allclose(bends, ab.edge_curvature(phases, X, Y, places), rtol=1e-12, atol=1e-9)
 
 
 # One table over all numerical functions
@@ -256,6 +259,8 @@ TABLE = {
     "edge_gradient": (ab.edge_gradient, lambda rng: rng.uniform(-1, 1, (2, 6))),
     "edge_curvature": (
         ab.edge_curvature, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
+    "edge_derivatives": (
+        ab.edge_derivatives, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "wave_aberration": (
         ab.wave_aberration, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),
     "chi": (ab.chi, lambda rng: (rng.normal(size=25), *rng.uniform(-1, 1, (2, 6)))),

@@ -373,7 +373,7 @@ def test_candidates_that_fail_die_out():
     assert np.all(np.isfinite(result.candidates.log_likelihood))
     assert np.all(np.isfinite(result.evidences))
     # they are counted at the first temperature; what EM's key draws is not what is drawn above
-    [lost] = re.findall(r"; (\d+) likelihoods had no finite value", result.message)
+    [lost] = re.findall(r"without a finite likelihood, which weigh nothing: (\d+)", result.message)
     assert 0.5 * broken.sum() < int(lost) < 2 * broken.sum()
     assert "finite" not in em.run(jax.random.key(0), linear(0)[1], LINEAR.map, SETTINGS).message
 
