@@ -54,6 +54,9 @@ NAMED = {"gains": ("the knobs do not act as told", "of what it was told"),
          "wrong pixel": ("the aperture's image has a radius", "check semi_angle_mrad"),
          "narrow limits": ("its limit is",),
          "failing call": ("the microscope failed", "did not answer", "gave ")}
+# Of which other faults the same words are true: by whatever it is, the knobs do not act as told.
+TRUE_OF = {"gains": {"dead knob", "stuck knob", "hysteresis", "camera turned"},
+           "stuck knob": {"hysteresis"}}
 STATES = (calibration.TUNED, calibration.NOT_DECIDED, calibration.REFUSED)
 
 
@@ -181,6 +184,7 @@ def summarise(runs) -> dict:
                 counts["named"] += _named(run, fault)
     for fault in set(NAMED) & set(by_fault):
         alike = {one for one, words in NAMED.items() if set(words) & set(NAMED[fault])}
+        alike |= TRUE_OF.get(fault, set())
         by_fault[fault]["wrongly"] = sum(
             _named(run, fault) for run in runs if not alike & set(run["faults"]))
     return {"runs": len(runs), "verdicts": dict(Counter(run["verdict"] for run in runs)),
