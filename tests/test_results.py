@@ -33,6 +33,7 @@ from benchmarks import (  # noqa: E402
     reality,
     scaling,
     steps,
+    timing,
     tracking,
     unexplained,
     unlike,
@@ -92,6 +93,8 @@ def test_tables_are_those_of_the_results(tmp_path):
     for name in ("reality", "multislice"):
         for place, text in reality.tables(result(name), name).items():
             provenance.put(place, text, page)
+    for name in ("speed", "speed_float64"):
+        provenance.put(name, timing.markdown(result(name)), page)
     provenance.put("speed_aims", aims.markdown(result("speed")), page)
     assert words(page) == PAGE
 
@@ -661,6 +664,48 @@ def test_readme_seconds():
     said(told(r"A series of 16 frames takes # s on two cores, of which # are not compilation",
               README), [again + three["compile_seconds"], again])
     assert three["provenance"]["cores"] == 2
+
+
+def test_the_speed_that_is_told():
+    """Of what is said of the table, the figures that somebody may rely on."""
+    entries = result("speed")
+
+    def of(benchmark, **case):
+        return aims.entry(entries, benchmark, case)
+
+    many = of("simulate", batch=64)["ratios"]
+    vmapped, torch, bare = told(
+        r"That is # times as fast as `vmapped`, and # times as PyTorch treated the same way; it "
+        r"takes # times the bare transforms")
+    said([vmapped, torch, bare],
+         [many["vmapped"][1], many["torch in threads"][1], 1 / many["ffts alone"][1]])
+    step, gradient = told(r"a training step takes # times PyTorch's time, .* gradient through the "
+                          r"simulator takes # times")
+    said([step, gradient], [1 / of("train")["ratios"]["torch"][1],
+                            1 / of("gradient")["ratios"]["torch"][1]])
+    eight, sixteen = of("scoring", frames=8), of("scoring", frames=16)
+    first, second, *others = told(
+        r"#,000 candidates a second at 8 frames and #,000 at 16, at # and # % of the rate of a "
+        r"matrix product, # and # times as fast")
+    said([first, second, *others],
+         [eight["per_second"]["jaxcal"] / 1000, sixteen["per_second"]["jaxcal"] / 1000,
+          100 * eight["flops_fraction"], 100 * sixteen["flops_fraction"],
+          eight["ratios"]["numpy_loop"][1], sixteen["ratios"]["numpy_loop"][1]])
+    least, most = told(r"tinygp in blocks that bound the memory, takes # to # times the time")
+    slower = [1 / of("e_step", frames=frames)["ratios"]["tinygp_vmap"][1] for frames in (8, 16, 32)]
+    said([least, most], [min(slower), max(slower)])
+    again, three, seven = of("estimate", knobs=3), *(of("jaxcal estimate", knobs=n) for n in (3, 7))
+    said(told(r"It takes # s on this machine, of which # are compilation, on both cores, and # s "
+              r"with the cache"),
+         [again["seconds"]["jaxcal"] + again["compile_seconds"], again["compile_seconds"],
+          again["seconds"]["cache filled"] + again["others"]["cache filled"]["compile_seconds"]])
+    said(told(r"# s with three knobs and with seven, # and # with the cache, of which the imports "
+              r"take #\."),
+         [three["seconds"]["jaxcal"], three["seconds"]["cache filled"],
+          seven["seconds"]["cache filled"], of("import")["seconds"]["jaxcal.estimate"]])
+    tuned = of("calibrate")
+    said(told(r"Calibrations with seven knobs take # s for 7 to 10 frames, # the first"),
+         [tuned["seconds"]["jaxcal"], tuned["seconds"]["jaxcal"] + tuned["compile_seconds"]])
 
 
 def test_readme_beside_other_methods():
