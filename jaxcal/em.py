@@ -417,4 +417,5 @@ def run(key, experiment: Experiment, map_: Map, settings: Settings = DEFAULT,
 
 def _lost(failed: int) -> str:
     """What is said of candidates whose factorisation failed: they weigh nothing."""
-    return f"; candidates without a finite likelihood, which weigh nothing: {failed}" * (failed > 0)
+    told = f"; candidates without a finite likelihood, which weigh nothing: {failed}"
+    return told if failed else ""
