@@ -167,7 +167,7 @@ def edge_basis(x, y, places=tuple(range(25))):
 
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
-    rows, powers = _rows((_DX, _DY), places)
+    rows, powers = _rows(_SLOPES, places)
     return tuple(_combined(rows, powers, x, y))
 
 
@@ -178,14 +178,14 @@ def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
         edge_phases: (F,), rad, of the terms at ``places``, a static tuple; the others are zero.
         x, y: position in units of the aperture radius; broadcast against each other.
     """
-    rows, powers = _rows((_DX @ _DX, _DX @ _DY, _DY @ _DY), places)
+    rows, powers = _rows(_BENDS, places)
     return tuple(_combined(_summed(edge_phases, rows), powers, x, y))
 
 
 def edge_derivatives(edge_phases, x, y, places=tuple(range(25))):
     """`edge_gradient` (2, F, ...) and `edge_curvature` (3, ...) at the same positions, cheaper than
     one after the other."""
-    rows, powers = _rows((_DX, _DY, _DX @ _DX, _DX @ _DY, _DY @ _DY), places)
+    rows, powers = _rows(_SLOPES + _BENDS, places)
     first = jnp.asarray(rows[:2], edge_phases.dtype).reshape(-1, len(powers))
     found = _combined(jnp.concatenate([first, _summed(edge_phases, rows[2:])]), powers, x, y)
     slopes, bends = jnp.split(found, [len(first)])
@@ -354,7 +354,8 @@ def _derivative(along):
     return matrix
 
 
-_DX, _DY = _derivative(1 + 0j), _derivative(1j)
+_SLOPES = _derivative(1 + 0j), _derivative(1j)  # along x, y
+_BENDS = _SLOPES[0] @ _SLOPES[0], _SLOPES[0] @ _SLOPES[1], _SLOPES[1] @ _SLOPES[1]  # xx, xy, yy
 
 
 def _circular(x, y):

@@ -266,7 +266,8 @@ def reweigh(key, candidates: Candidates, log_weights) -> tuple[Candidates, jax.A
 def walk(keys, candidates: Candidates, parameters, experiment, map_):
     """A Metropolis move of every candidate for each of the keys; the fractions accepted.
 
-    The likelihoods are those of one compiled program, `score_all`, which takes the longest.
+    The likelihoods are those of `score_all`, one program, also for `begin`: no other here takes as
+    long to compile.
     """
     signs, accepted = np.asarray(map_.signs, candidates.positions.dtype), []
     for key in keys:

@@ -694,6 +694,16 @@ def test_the_speed_that_is_told():
     least, most = told(r"tinygp in blocks that bound the memory, takes # to # times the time")
     slower = [1 / of("e_step", frames=frames)["ratios"]["tinygp_vmap"][1] for frames in (8, 16, 32)]
     said([least, most], [min(slower), max(slower)])
+    more, small = of("one_frame_more")["seconds"], of("parts of e_step")["seconds"]
+    functions = small["exponentials"] + small["inverse hyperbolic sines"]
+    said([told(r"A 17th frame as one row more takes # of that form's time")],
+         [more["one row"] / more["candidates last"]])
+    said(told(r"candidate take # of the # ms \(`parts of e_step`\), so that by them alone it would "
+              r"be # times"), [1000 * functions, 1000 * small["jaxcal"],
+                            of("e_step", frames=8)["seconds"]["tinygp_vmap"] / functions])
+    said(told(r"`e_step` takes a candidate # % of what `scoring` does at 8 frames and # % at 16"),
+         [100 * whole["per_second"]["jaxcal"] / of("e_step", frames=frames)["per_second"]["jaxcal"]
+          for frames, whole in ((8, eight), (16, sixteen))])
     again, three, seven = of("estimate", knobs=3), *(of("jaxcal estimate", knobs=n) for n in (3, 7))
     said(told(r"It takes # s on this machine, of which # are compilation, on both cores, and # s "
               r"with the cache"),
@@ -706,6 +716,22 @@ def test_the_speed_that_is_told():
     tuned = of("calibrate")
     said(told(r"Calibrations with seven knobs take # s for 7 to 10 frames, # the first"),
          [tuned["seconds"]["jaxcal"], tuned["seconds"]["jaxcal"] + tuned["compile_seconds"]])
+
+
+def test_the_fleet_and_the_training_set_on_paper():
+    """What docs/scale.md takes from the table of the speed."""
+    page, entries = words("docs/scale.md"), result("speed")
+    whole = aims.entry(entries, "estimate", {"knobs": 7})
+    stream = sum(one["seconds"]["jaxcal"] for one in entries if one["benchmark"] == "stream")
+    step = aims.entry(entries, "train", {})["seconds"]["jaxcal"]
+    said([told(r"16 frames with seven knobs takes # s on two cores", page),
+          told(r"A process that estimates takes # GB at most", page),
+          *told(r"takes # s of the stream and three steps of # ms", page)],
+         [whole["seconds"]["jaxcal"], whole["peak_memory_mb"] / 1000, stream, 1000 * step])
+    pairs = told(r"1,000 of them in 600 s are # such pairs of cores", page)
+    assert int(pairs) == np.ceil(1000 * whole["seconds"]["jaxcal"] / 600)
+    assert "10⁸ are five days" in page
+    assert round(1e8 / 128 * (stream + 3 * step) / 86400) == 5
 
 
 def test_readme_beside_other_methods():
