@@ -13,13 +13,14 @@
                                                    converged, message; of a closed loop verdict,
                                                    reason, limits, applied_knobs (m), knob (P,)
 
-Names, nesting and units follow the NeXus definitions v2026.01, read in their source; no validator
-has seen the files.  The magnitudes are x0, the state with the knobs at zero, in Krivanek's
-Cartesian coefficients, x to the right and y down, for which those definitions have the model
-"nion".  No ``definition`` is set: the application NXem also demands sample, vendor and times, which
-jaxcal does not know.  The tuning setting is no aberration and has no class of its own; it stands as
-data.  A magnitude that is not known is NaN.  A closed loop that came to no estimate has the
-verdict and its reason, no tableau and no tuned_knobs.
+Names, nesting and units follow the NeXus definitions v2026.01; the tests have the files read by
+the validator of pynxtools, which misses of the application NXem the sample, the description of the
+microscope and the time of the start, none of which jaxcal knows.  So no ``definition`` is set.
+The magnitudes are x0, the state with the knobs at zero, in Krivanek's Cartesian coefficients, x to
+the right and y down, for which those definitions have the model "nion".  The tuning setting is no
+aberration and has no class of its own; it stands as data.  A magnitude that is not known is NaN.
+A closed loop that came to no estimate has the verdict and its reason, no tableau and no
+tuned_knobs.
 """
 
 import re

@@ -1,6 +1,7 @@
 """Results in NeXus: the classes, names and units of the definitions, and the numbers in metres.
 
-What is asserted of the definitions (release v2026.01) was copied from their source by hand.
+What is asserted of the definitions (release v2026.01) was copied from their source by hand; beside
+it stands the validator of pynxtools, which brings the definitions along.
 """
 
 import h5py
@@ -96,6 +97,45 @@ def test_a_closed_loop_without_an_estimate_says_why(tmp_path):
         assert np.all(np.isnan(notes["applied_knobs"]))
         assert "tuned_knobs" not in file["bench"] and TABLEAU not in file["bench"]
         assert file["bench/measurement/event1/instrument/optics/semi_convergence_angle"][()] > 0
+
+
+UNKNOWN_TO_JAXCAL = {
+    f"WARNING: The required {kind} /bench/{name} hasn't been supplied."
+    for kind, name in (
+        ("group", "measurement/instrument"), ("group", "sampleID"), ("field", "start_time"))
+}  # fmt: skip
+
+
+def complaints(path, caplog, spoil=lambda tableau: None):
+    """What the validator says against a file that would call itself NXem."""
+    from pynxtools.dataconverter.validate_file import validate
+
+    with h5py.File(path, "a") as file:
+        file["bench/definition"] = "NXem"
+        spoil(file["bench"][TABLEAU])
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        validate(str(path))
+    said = {one.message for one in caplog.records if one.name.startswith("pynxtools")}
+    return {one for one in said if one.startswith("WARN") and "is NOT valid" not in one}
+
+
+@pytest.mark.parametrize("names", [("C10", "C12a", "C12b"), NAMES], ids=["three", "all"])
+def test_a_validator_misses_only_what_jaxcal_does_not_know(tmp_path, caplog, names):
+    run, made = standins.calibration(), standins.estimate(names=names)
+    nexus.write(tmp_path / "a.nxs", {"bench": (made, standins.optics())}, {"bench": run})
+    assert complaints(tmp_path / "a.nxs", caplog) == UNKNOWN_TO_JAXCAL
+
+
+def test_the_validator_would_see_a_wrong_model_and_a_wrong_name(tmp_path, caplog):
+    def spoil(tableau):
+        tableau["model"][()] = "krivanek"
+        tableau.move("c_1_0", "c_1_7")
+
+    nexus.write(tmp_path / "a.nxs", {"bench": (standins.estimate(), standins.optics())})
+    said = complaints(tmp_path / "a.nxs", caplog, spoil) - UNKNOWN_TO_JAXCAL
+    assert any("krivanek" in message for message in said)
+    assert any("c_1_7" in message for message in said)
 
 
 def test_the_default_plot_is_the_setting_that_tunes(tmp_path):
