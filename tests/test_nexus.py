@@ -4,6 +4,9 @@ What is asserted of the definitions (release v2026.01) was copied from their sou
 it stands the validator of pynxtools, which brings the definitions along.
 """
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -106,34 +109,33 @@ UNKNOWN_TO_JAXCAL = {
 }  # fmt: skip
 
 
-def complaints(path, caplog, spoil=lambda tableau: None):
+def complaints(path, spoil=lambda tableau: None):
     """What the validator says against a file that would call itself NXem."""
-    from pynxtools.dataconverter.validate_file import validate
-
     with h5py.File(path, "a") as file:
         file["bench/definition"] = "NXem"
         spoil(file["bench"][TABLEAU])
-    caplog.clear()
-    with caplog.at_level("WARNING"):
-        validate(str(path))
-    said = {one.message for one in caplog.records if one.name.startswith("pynxtools")}
-    return {one for one in said if one.startswith("WARN") and "is NOT valid" not in one}
+    code = ("import sys; from pynxtools.dataconverter.validate_file import validate; "
+            "validate(sys.argv[1])")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True,
+                          check=True, timeout=120)  # fmt: skip
+    said = (done.stdout + done.stderr).splitlines()
+    return {line for line in said if line.startswith("WARN") and "is NOT valid" not in line}
 
 
 @pytest.mark.parametrize("names", [("C10", "C12a", "C12b"), NAMES], ids=["three", "all"])
-def test_a_validator_misses_only_what_jaxcal_does_not_know(tmp_path, caplog, names):
+def test_a_validator_misses_only_what_jaxcal_does_not_know(tmp_path, names):
     run, made = standins.calibration(), standins.estimate(names=names)
     nexus.write(tmp_path / "a.nxs", {"bench": (made, standins.optics())}, {"bench": run})
-    assert complaints(tmp_path / "a.nxs", caplog) == UNKNOWN_TO_JAXCAL
+    assert complaints(tmp_path / "a.nxs") == UNKNOWN_TO_JAXCAL
 
 
-def test_the_validator_would_see_a_wrong_model_and_a_wrong_name(tmp_path, caplog):
+def test_the_validator_would_see_a_wrong_model_and_a_wrong_name(tmp_path):
     def spoil(tableau):
         tableau["model"][()] = "krivanek"
         tableau.move("c_1_0", "c_1_7")
 
     nexus.write(tmp_path / "a.nxs", {"bench": (standins.estimate(), standins.optics())})
-    said = complaints(tmp_path / "a.nxs", caplog, spoil) - UNKNOWN_TO_JAXCAL
+    said = complaints(tmp_path / "a.nxs", spoil) - UNKNOWN_TO_JAXCAL
     assert any("krivanek" in message for message in said)
     assert any("c_1_7" in message for message in said)
 
