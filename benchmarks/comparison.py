@@ -1,13 +1,15 @@
 """jaxcal beside what people tune with today, on the same simulated instruments and frames.
 
-    python -m benchmarks.comparison [--instruments 64] [--knobs 3,7] [--methods jaxcal,...]
+    python -m benchmarks.comparison [--instruments 64] [--cases 3,7,wide] [--methods jaxcal,...]
                                     [--gain-error 0.1] [--drift 0.5] [--quick]
 
 Instrument k is ``SimulatedMicroscope(seed=15000 + k)``: its film, coherence, dose, camera and
 residuals are drawn, its aperture and pixel are off nominal; ``--gain-error`` and ``--drift`` make
 the knobs act not as told. Three knobs: C10, C12 hidden within +-200 nm; seven: within +-150 nm, C21
 and C23 within +-1000 nm. Methods that take a series all get the same one (`random_steps`) and are
-asked after some of its frames; Bayesian optimisation chooses its own. The error is what the answer
+asked after some of its frames; Bayesian optimisation chooses its own. "wide" is three knobs turned
+by `STEPS_NM` instead, so that a series reaches both sides of the tuned state, for the methods that
+take one. The error is what the answer
 leaves of the knobs' aberrations when it is applied, gains and drift included: root mean square over
 C10, C12a and C12b in nm, and over all knobs in pi/4 limits. The series of ``shared/reality`` are
 given to the methods that take series.
@@ -48,7 +50,8 @@ FIRST_SEED = 15_000  # no method was tuned on these; tuning has the seeds from 2
 LINES = provenance.ROOT / "build" / "comparison.jsonl"
 RESULT = provenance.RESULTS / "comparison.json"
 FIGURE = provenance.ROOT / "docs" / "comparison.svg"
-KNOBS = {"3": simulated.FIRST_ORDER, "7": simulated.SEVEN}
+KNOBS = {"3": simulated.FIRST_ORDER, "7": simulated.SEVEN, "wide": simulated.FIRST_ORDER}
+STEPS_NM = {"3": 120.0, "7": 120.0, "wide": 300.0}
 COUNTS = (3, 5, 10, 15)
 ASKED = (5, 10, 15, 20, 30, 50, 75, 100, 150)  # frames at which the optimisation's answer is kept
 BUDGET = 150
@@ -58,16 +61,16 @@ CHOOSING = ("bayesopt_variance", "bayesopt_emittance", "package_variance", "pack
             "jaxcal_loop")
 METHODS = (*SERIES, *CHOOSING)
 LEFT_OUT = ("jaxcal_loop", "package_variance")  # unless asked for: slow, and the worse quality
-QUICK = {"instruments": 4, "counts": (3, 5), "budget": 30, "knobs": ["3"], "reality": False,
+QUICK = {"instruments": 4, "counts": (3, 5), "budget": 30, "cases": ["3"], "reality": False,
          "methods": ["jaxcal", "published", "particle_filter", "bayesopt_variance"]}  # untrained
 QUICK_EM = em.Settings(candidates=256, iterations=1)
 
 
-def instrument(seed: int, knobs: str, gain_error: float = 0.0, drift_nm: float = 0.0):
+def instrument(seed: int, case: str, gain_error: float = 0.0, drift_nm: float = 0.0):
     """The microscope of a run; ``gain_error`` relative, ``drift_nm`` per frame of C10 and C12."""
-    names = KNOBS[knobs]
-    hidden = simulated.draw_state(seed, names, 200.0 if knobs == "3" else 150.0)
-    if knobs == "7":
+    names = KNOBS[case]
+    hidden = simulated.draw_state(seed, names, 150.0 if case == "7" else 200.0)
+    if case == "7":
         hidden[3:7] *= 1000.0 / (150.0 * simulated.SECOND_ORDER_FACTOR)
     random = np.random.default_rng([seed, 9])
     count = len(names)
@@ -79,10 +82,10 @@ def instrument(seed: int, knobs: str, gain_error: float = 0.0, drift_nm: float =
 
 
 @lru_cache(maxsize=1)
-def series(seed: int, knobs: str, frames: int, gain_error: float, drift_nm: float):
+def series(seed: int, case: str, frames: int, gain_error: float, drift_nm: float):
     """Series of an instrument, as all methods see it, and the instrument."""
-    microscope = instrument(seed, knobs, gain_error, drift_nm)
-    steps = simulated.random_steps(seed, frames, KNOBS[knobs])
+    microscope = instrument(seed, case, gain_error, drift_nm)
+    steps = simulated.random_steps(seed, frames, KNOBS[case], step_nm=STEPS_NM[case])
     return Seen(acquire_series(microscope, steps)), microscope
 
 
@@ -145,7 +148,7 @@ def judged(answers, microscope) -> dict:
     return run
 
 
-def one(method: str, seed: int, knobs: str, options) -> dict:
+def one(method: str, seed: int, case: str, options) -> dict:
     """A run of a method on an instrument. One that raises is a failed run with its reason, which
     leaves the instrument as it is."""
     begin = time.perf_counter()
@@ -153,19 +156,19 @@ def one(method: str, seed: int, knobs: str, options) -> dict:
                    else options.counts)
     try:
         if method in SERIES:
-            seen, microscope = series(seed, knobs, max(options.counts), options.gain_error,
+            seen, microscope = series(seed, case, max(options.counts), options.gain_error,
                                       options.drift)
             quick = options.quick and method.startswith("jaxcal")  # goes on to the refinement
             settings = QUICK_EM if quick else None
             answers = ask(method, seen, options.counts, seed, settings).items()
         else:
-            microscope = instrument(seed, knobs, options.gain_error, options.drift)
+            microscope = instrument(seed, case, options.gain_error, options.drift)
             answers = [(n, a) for n, a in enumerate(
                 chosen(method, microscope, options.budget, seed), 1)
                 if n in asked or method == "jaxcal_loop"]
         return {"seed": seed, "wall": time.perf_counter() - begin, **judged(answers, microscope)}
     except ValueError as error:
-        microscope = instrument(seed, knobs, options.gain_error, options.drift)
+        microscope = instrument(seed, case, options.gain_error, options.drift)
         untouched = Answer(np.zeros(len(microscope.knob_names)), None, 0.0)
         return {"seed": seed, "failed": str(error), "wall": time.perf_counter() - begin,
                 **judged([(n, untouched) for n in asked], microscope)}
@@ -218,10 +221,10 @@ def available(methods) -> list[str]:
 def collect(options) -> dict:
     """All runs {case: {method: [run]}}, from the lines as far as they were made before."""
     found = {}
-    for case in options.knobs:
+    for case in options.cases:
         seeds = range(FIRST_SEED + options.first, FIRST_SEED + options.instruments)
         for seed in seeds:
-            for method in options.methods:
+            for method in (m for m in options.methods if case != "wide" or m in SERIES):
                 run = _kept(options, method, case, seed,
                             lambda m=method, s=seed, c=case: one(m, s, c, options))
                 found.setdefault(case, {}).setdefault(method, []).append(run)
@@ -253,7 +256,7 @@ def parse(arguments=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instruments", type=int, default=64, help="FIRST ... INSTRUMENTS-1")
     parser.add_argument("--first", type=int, default=0, help="first instrument of this process")
-    parser.add_argument("--knobs", default="3,7")
+    parser.add_argument("--cases", default=",".join(KNOBS))
     parser.add_argument("--methods", default=",".join(m for m in METHODS if m not in LEFT_OUT))
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="frames of a series")
     parser.add_argument("--budget", type=int, default=BUDGET, help="frames of an optimisation")
@@ -272,14 +275,14 @@ def parse(arguments=None):
         options.counts = tuple(sorted({int(n) for n in options.counts.split(",")}))
     except ValueError:
         parser.error(f"--counts should be whole numbers with commas, got {options.counts}")
-    options.knobs, options.methods = options.knobs.split(","), options.methods.split(",")
+    options.cases, options.methods = options.cases.split(","), options.methods.split(",")
     if options.quick:
         for name, value in QUICK.items():
             setattr(options, name, value)
-    unknown = {*options.methods} - {*METHODS} or {*options.knobs} - {*KNOBS}
+    unknown = {*options.methods} - {*METHODS} or {*options.cases} - {*KNOBS}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are the methods "
-                     f"{', '.join(METHODS)} and the knobs {', '.join(KNOBS)}")
+                     f"{', '.join(METHODS)} and the cases {', '.join(KNOBS)}")
     if options.instruments <= options.first or min(options.counts) < 1:
         parser.error("--instruments should be larger than --first, --counts at least 1")
     options.methods = available(options.methods)

@@ -154,10 +154,10 @@ def markdown(made) -> str:
             continue
         shown = [*counts, *(n for n in dict.fromkeys(many) if n not in counts and any(
             n in entry["frames"] for entry in part.values()))]
-        text += [f"{case} knobs, root mean square error of C10, C12a, C12b (nm): mean / median / "
+        text += [f"{_place(case)}, root mean square error of C10, C12a, C12b (nm): mean / median / "
                  "90 %; seconds and error/sd at the most frames.",
                  table(part, shown, "error_nm"),
-                 f"{case} knobs, root mean square over all knobs in π/4 limits:",
+                 f"{_place(case)}, root mean square over all knobs in π/4 limits:",
                  table(part, shown, "in_limits")]
     return "\n\n".join([*text, promises(promised(made)), *_em_alone(made["summary"]),
                         _made_with(made)])
@@ -206,7 +206,7 @@ def _ratios(entries, own: str) -> str:
 
 
 def _place(case: str) -> str:
-    return "other simulator" if case == "reality" else f"{case} knobs"
+    return {"reality": "other simulator", "wide": "3 knobs, wide steps"}.get(case, f"{case} knobs")
 
 
 def _made_with(made) -> str:
@@ -232,8 +232,8 @@ def draw(summaries, path) -> None:
     others = [method for method in LABELS if method != "jaxcal"]
     colours = {"jaxcal": COLOURS[0]} | dict(zip(others, (*COLOURS[1:], *MORE_COLOURS), strict=True))
     with plt.rc_context(style):
-        figure, axes = plt.subplots(2, len(summaries), figsize=(7.4, 6.4), sharey=True,
-                                    sharex="col", squeeze=False)
+        figure, axes = plt.subplots(2, len(summaries), figsize=(1 + 2.15 * len(summaries), 6.4),
+                                    sharey=True, sharex="col", squeeze=False)
         lines = {}
         for column, (case, methods) in zip(axes.T, summaries.items(), strict=True):
             for one, (statistic, label) in zip(column, (("median", "median"), ("90", "90 %")),

@@ -11,7 +11,7 @@ import pytest
 import test_benchmarks  # noqa: F401  loads the package ``benchmarks`` of the checkout
 
 import jaxcal
-from benchmarks import comparison, comparison_summary
+from benchmarks import comparison, comparison_summary, tuning
 from benchmarks.baselines import (
     bayesopt,
     bayesopt_package,
@@ -24,6 +24,7 @@ from benchmarks.baselines import (
 )
 from benchmarks.baselines.interface import Answer, errors, residual_nm
 from jaxcal import aberrations, basins, em, latent_map, model, spectra, stream
+from jaxcal.microscopes import simulated
 from jaxcal.microscopes.simulated import FIRST_ORDER, simulated_optics
 from jaxcal.series import Series
 from jaxcal.simulation import Grid
@@ -438,7 +439,7 @@ def stubs(monkeypatch):
 def test_comparison_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, stubs, capsys):
     page = tmp_path / "results.md"
     page.write_text("<!-- comparison -->\n<!-- end comparison -->\n")
-    arguments = ["--instruments", "2", "--knobs", "3,7", "--no-reality", "--budget", "50",
+    arguments = ["--instruments", "2", "--cases", "3,7", "--no-reality", "--budget", "50",
                  "--methods", "jaxcal,published,bayesopt_variance", "--counts", "5",
                  "--lines", str(tmp_path / "lines.jsonl"), "--json", str(tmp_path / "out.json"),
                  "--figure", str(tmp_path / "figure.svg"), "--document", str(page)]
@@ -458,12 +459,59 @@ def test_comparison_writes_its_tables_and_goes_on_where_it_stopped(tmp_path, stu
     assert comparison.main(again) == 0 and len(stubs) == 2 * 2 * 2 * 3
 
 
+def test_wide_steps_are_for_the_methods_that_take_a_series(tmp_path, stubs):
+    narrow, wide = (np.ptp(simulated.random_steps(5, 9, step_nm=comparison.STEPS_NM[case]), axis=0)
+                    for case in ("3", "wide"))
+    np.testing.assert_allclose(wide, 2.5 * narrow)
+    np.testing.assert_array_equal(*(list(comparison.instrument(5, case).truth_nm.values())
+                                    for case in ("3", "wide")))
+    page = tmp_path / "results.md"
+    page.write_text("<!-- comparison -->\n<!-- end comparison -->\n")
+    assert comparison.main([
+        "--instruments", "1", "--cases", "wide", "--no-reality", "--counts", "5", "--budget", "50",
+        "--methods", "jaxcal,published,bayesopt_variance", "--lines", str(tmp_path / "lines"),
+        "--json", str(tmp_path / "out.json"), "--figure", str(tmp_path / "figure.svg"),
+        "--document", str(page)]) == 0
+    assert {method for method, _ in stubs} == {"jaxcal", "published"}
+    assert "3 knobs, wide steps, root mean square" in page.read_text()
+
+
+def test_the_prior_of_a_method_is_the_best_of_those_tried(tmp_path, monkeypatch, capsys):
+    """By errors that are made up; with another best the exit status says so."""
+    right = tuning.used("published")
+    calls = []
+
+    def errors(method, medians, options):
+        calls.append(medians)
+        return [1.0 + 10 * float(np.sum(np.abs(np.log(np.divide(medians, right)))))] * 4
+
+    page = tmp_path / "results.md"
+    page.write_text("<!-- tuning -->\n<!-- end tuning -->\n")
+    arguments = ["--instruments", "2", "--methods", "published", "--lines",
+                 str(tmp_path / "lines"), "--json", str(tmp_path / "out.json"), "--document",
+                 str(page)]
+    monkeypatch.setattr(tuning, "errors", errors)
+    assert tuning.main(arguments) == 0
+    count = int(np.prod([len(one) for one in tuning.OPTIONS["published"]]))
+    assert len(calls) == count and "**" in page.read_text()
+    assert tuning.main(arguments) == 0 and len(calls) == count  # all were kept
+    monkeypatch.setattr(tuning, "used", lambda method: tuple(2 * value for value in right))
+    assert tuning.main(arguments) == 1
+
+
+def test_a_prior_that_is_tried_is_the_one_that_em_sees():
+    made = model.load()
+    tried = tuning.with_medians(made.flat_map, (2.0, 0.25, 0.1))
+    np.testing.assert_allclose(np.exp(tried.prior.mean), (2.0, 0.25, 0.1))
+    assert tried.prior.sd == made.flat_map.prior.sd and tried.predict is made.flat_map.predict
+
+
 def test_a_broken_promise_is_told_by_the_exit_status(tmp_path, stubs, capsys, monkeypatch):
     monkeypatch.setattr(comparison_summary, "HALF", 0.05)
     page = tmp_path / "results.md"
     page.write_text("<!-- comparison -->\n<!-- end comparison -->\n")
     assert comparison.main([
-        "--instruments", "1", "--knobs", "3", "--no-reality", "--methods", "jaxcal,published",
+        "--instruments", "1", "--cases", "3", "--no-reality", "--methods", "jaxcal,published",
         "--counts", "5", "--lines", str(tmp_path / "lines.jsonl"), "--json",
         str(tmp_path / "out.json"), "--figure", str(tmp_path / "figure.svg"), "--document",
         str(page)]) == 1
