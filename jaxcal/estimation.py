@@ -35,7 +35,7 @@ from jaxcal.results import standard_deviation
 from jaxcal.series import Series
 
 CONFIDENCE = 0.95  # with which all knobs are to be within their limits
-UNSPOKEN = 0.05  # probability of a drift up to which it is not spoken of
+UNSPOKEN = 0.5  # probability of a drift up to which it is allowed for without a word
 UNLIKE = 0.2  # nats a bin, `Model.look`, above which a frame is unlike anything trained on
 UNFIT = ("does not fit the others: its spectra are not those of the same instrument and film at "
          "this knob setting")

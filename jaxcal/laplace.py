@@ -33,9 +33,10 @@ DRIFTS = 0.2  # probability, before any frame is seen, that an instrument drifts
 
 class Solution(NamedTuple):
     """One mode. x0_nm, tuned_knobs_nm (P,) with covariances (P, P) in nm^2; gain: actuator matrix
-    (P, P); drift_nm: (P,) per frame; drifts: probability that there is one, 1 or 0 where that is
-    not asked; miss_nm: (P,) by which the knobs miss a setting, standard deviation, 0 where that is
-    not asked; log_evidence; settled: whether the climb ended at the top."""
+    (P, P), gain_sd: its standard deviations, 0 where it is as told; drift_nm: (P,) per frame;
+    drifts: probability that there is one, 1 or 0 where that is not asked; miss_nm: (P,) by which
+    the knobs miss a setting, standard deviation, 0 where that is not asked; log_evidence; settled:
+    whether the climb ended at the top."""
 
     point: Point
     x0_nm: np.ndarray
@@ -43,6 +44,7 @@ class Solution(NamedTuple):
     tuned_knobs_nm: np.ndarray
     tuned_covariance_nm2: np.ndarray
     gain: np.ndarray
+    gain_sd: np.ndarray
     drift_nm: np.ndarray
     drifts: float
     miss_nm: np.ndarray
@@ -105,9 +107,11 @@ def solution(point: Point, problem: Problem, settled: bool,
     own, misses = theory_nm2(problem), misses_nm(point, problem)
     tuned_covariance = tuned_covariance + inverse @ (own + np.diag(misses**2)) @ inverse.T
     drift = sum(weight * decode(z, problem).drift for weight, z, _ in parts)
+    gain_variance = np.diag(covariance_of(point, problem))[slices(problem)["gain"]]
     return Solution(point, x0, x0_covariance + own, tuned, tuned_covariance,
-                    np.eye(len(x0)) + found.gain, drift, drifts, misses,
-                    log_evidence(point, problem), settled)
+                    np.eye(len(x0)) + found.gain,
+                    problem.sd.gain * np.sqrt(gain_variance.reshape(found.gain.shape)),
+                    drift, drifts, misses, log_evidence(point, problem), settled)
 
 
 def mixture(weights, parts, middle=None):

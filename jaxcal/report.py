@@ -1,8 +1,9 @@
 """The report: one HTML file that needs nothing beside it.
 
 For each instrument: the outcome in a sentence, the knobs in a table and against their pi/4 limits,
-frames and spectra before and after, the posterior by frame, the states that remain possible, the
-latents, the frames that were set aside, and what it was made with.
+how they act where that is not as told, frames and spectra before and after, the posterior by frame,
+the states that remain possible, the latents, the frames that were set aside, and what it was made
+with.
 """
 
 import base64
@@ -99,8 +100,9 @@ def _rejected(estimate):
 
 def _section(run, several):
     parts = [_head(run, several), _outcome(run), _knob_table(run), _limits_figure(run)]
-    parts += [_before_after(run), _posterior(run), _modes(run), _frame_states(run), _latents(run)]
-    parts += [_all_frames(run), _rejected_table(run), _facts(run)]
+    parts += [_actuator_table(run), _before_after(run), _posterior(run), _modes(run)]
+    parts += [_frame_states(run), _latents(run), _all_frames(run), _rejected_table(run)]
+    parts += [_facts(run)]
     return "<section>" + "\n".join(part for part in parts if part) + "</section>"
 
 
@@ -151,6 +153,27 @@ def _knob_table(run):
         + ", its uncertainty included."
     )
     return f"<h3>Final state</h3>{_table(heads, rows)}<p class=note>{note}</p>"
+
+
+def _actuator_table(run):
+    """Where the knobs were found not to act as told: by how much of a nm each moves what."""
+    actuator, found = np.asarray(run.estimate.actuator, float), run.estimate.refinement
+    spreads = np.zeros_like(actuator) if found is None else found.solutions[0].gain_sd
+    if np.allclose(actuator, np.eye(len(actuator))) and not np.any(spreads):
+        return ""
+    rows = [[name, *(_share(value, sd) for value, sd in zip(row, sds, strict=True))]
+            for name, row, sds in zip(run.names, actuator, spreads, strict=True)]
+    note = ("nm of the aberration in the row for each nm of the knob in the column, as the frames "
+            "tell it, ± one standard deviation; 1 where a knob acts as told.")
+    return (f"<h3>How the knobs act</h3>{_table(['', *run.names], rows)}"
+            f"<p class=note>{note}</p>")
+
+
+def _share(value, sd):
+    """A share of the actuator matrix; empty where it is none and was not asked for."""
+    if sd == 0 and value == 0:
+        return ""
+    return _signed(value, 3) + (f" ± {sd:.3f}" if sd > 0 else "")
 
 
 def _limits_figure(run):

@@ -11,13 +11,17 @@ class Server:
 
     Attributes:
         state: {CEOS name: [x, y]} that `correctAberration` moves; requests: what was asked.
-        faults: list of one fault for each of the next answers, None for a right one: "refuse",
-            "drop", "silent", "broken", "length", "not json", "binary", "list", "huge", "stale",
-            "split", "null error", "drop after", "dripping": other answers, without an end.
+        faults: list of one fault for each of the next answers, None for a right one: "invalid",
+            an error before anything is done, "refuse", one that the corrector gives itself,
+            "half way", the same after half of the move; "drop", "silent", "broken", "length", "not
+            json", "binary", "list", "huge", "stale", "split", "null error", "drop after",
+            "dripping": other answers, without an end.
+        greeting: the fault of the first answer, to `getInfo`, which is not among the requests.
     """
 
-    def __init__(self, delay_s: float = 0.0):
+    def __init__(self, delay_s: float = 0.0, greeting: str | None = None):
         self.state, self.requests, self.faults, self.delay_s = {}, [], [], delay_s
+        self.greeting, self._greeted = greeting, False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -46,9 +50,13 @@ class Server:
                     data += more
                 head, _, rest = data.partition(b":")
                 request, data = json.loads(rest[: int(head)]), rest[int(head) + 1 :]
-                self.requests.append(request)
+                if self._greeted:
+                    self.requests.append(request)
+                    fault = self.faults.pop(0) if self.faults else None
+                else:
+                    assert request["method"] == "getInfo"
+                    self._greeted, fault = True, self.greeting
                 time.sleep(self.delay_s)
-                fault = self.faults.pop(0) if self.faults else None
                 if fault == "drop":
                     return
                 for piece in self._answers(request, fault):
@@ -67,8 +75,13 @@ class Server:
             return b"%d:%b," % (len(payload), payload)
 
         answer = {"jsonrpc": "2.0", "id": request["id"]}
-        if fault == "refuse":
+        if fault in ("refuse", "half way"):
             answer["error"] = {"code": -32000, "message": "lens current out of range"}
+            if fault == "half way":
+                params = request["params"]
+                self._do(request | {"params": params | {"value": [v / 2 for v in params["value"]]}})
+        elif fault == "invalid":
+            answer["error"] = {"code": -32602, "message": "A1 is not enabled"}
         else:
             answer["result"] = self._do(request)
             if fault == "null error":

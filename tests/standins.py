@@ -54,7 +54,8 @@ def estimate(used=5, names=KNOBS, sd=0.5, converged=True, rejected=()):
         tuned_knobs_nm=-x0,
         tuned_covariance_nm2=covariance,
         actuator=np.eye(count),
-        refinement=SimpleNamespace(misfit=0.01),
+        refinement=SimpleNamespace(
+            misfit=0.01, solutions=[SimpleNamespace(gain_sd=np.zeros((count, count)))]),
         modes=modes,
         frames_used=used,
         unlike_frames=(),

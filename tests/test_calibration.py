@@ -530,7 +530,7 @@ def test_the_refined_answer_is_narrower_and_right(refined, answer):
 
 
 @pytest.mark.parametrize(("widen", "told"), [
-    (unknowns.with_drift, "a drift, 40% likely, is allowed for: from frame to frame C10 +0.8, "
+    (unknowns.with_drift, "a drift, 60% likely, is allowed for: from frame to frame C10 +0.8, "
                           "C12a -0.5, C12b +0.0 nm"),
     (unknowns.with_actuator, "the knobs do not act as told: gains C10 1.15, C12a 0.90, C12b 1.00, "
                              "drift estimated along"),
@@ -549,11 +549,13 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
     def answer(found, asked=False):
         return estimation._refined(frames, found, series, refined.posterior, 0, asked)
 
-    drifting = alone._replace(solutions=(best._replace(drifts=0.4),))
+    drifting = alone._replace(solutions=(best._replace(drifts=0.6),))
     assert told not in answer(alone).message
     wider = (drifting if widen is unknowns.with_drift else alone)._replace(
         problem=widen(found.problem))
     assert told in answer(wider).message
+    seldom = alone._replace(solutions=(best._replace(drifts=0.4),))
+    assert "drift" not in answer(seldom).message
     asked = answer(wider, asked=True).message  # no finding then
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 

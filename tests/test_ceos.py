@@ -10,7 +10,14 @@ import standins
 from numpy.testing import assert_allclose
 
 from jaxcal import Microscope
-from jaxcal.microscopes.ceos import CeosCorrector, CeosMicroscope, NotDoneError, netstring
+from jaxcal.microscopes.ceos import (
+    NOT_BEGUN,
+    PORT,
+    CeosCorrector,
+    CeosMicroscope,
+    NotDoneError,
+    netstring,
+)
 from jaxcal.microscopes.guarded import GuardedMicroscope
 from jaxcal.microscopes.protocol import InstrumentError
 from jaxcal.microscopes.simulated import SEVEN
@@ -106,17 +113,61 @@ def test_options_that_are_wrong_are_named(corrector, options, words):
         microscope(corrector, **options)
 
 
-def test_a_refusal_is_told_in_the_correctors_words_and_the_sum_is_kept(server, corrector):
-    """C1 was done, A1 refused: the sum says so, and the next setting makes up for it."""
+def test_what_was_not_begun_is_told_in_the_correctors_words_and_the_sum_is_kept(server, corrector):
+    """C1 was done, A1 not begun: the sum says so, and the next setting makes up for it."""
     bench = microscope(corrector, ("C10", "C12a", "C12b"))
-    server.faults = [None, "refuse"]
-    with pytest.raises(InstrumentError, match="refused correctAberration: lens current out of"):
+    server.faults = [None, "invalid"]
+    with pytest.raises(InstrumentError,
+                       match="refused correctAberration: A1 is not enabled$"):
         bench.set([10.0, 20.0, 30.0])
     assert_allclose(bench.knobs_nm, [10.0, 0.0, 0.0])
     bench.set([10.0, 20.0, 30.0])
     assert_allclose(bench.knobs_nm, [10.0, 20.0, 30.0])
     assert_allclose(server.state["C1"], [1e-8])
     assert_allclose(server.state["A1"], [2e-8, 3e-8])
+
+
+@pytest.mark.parametrize("fault", ["refuse", "half way"])
+def test_after_an_error_of_the_correctors_own_it_is_not_known_what_moved(server, corrector, fault):
+    """The message is kept, A1 is not turned again, and is said to stand nobody knows where."""
+    bench = microscope(corrector, ("C10", "C12a", "C12b"))
+    server.faults = [None, fault]
+    for setting in ([10.0, 20.0, 30.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(InstrumentError, match="where A1 of the corrector stands is not known: "
+                                                  ".*lens current out of range"):
+            bench.set(setting)
+    assert_allclose(server.state["C1"], [0.0], atol=1e-20)
+    assert [request["params"]["name"] for request in server.requests] == ["C1", "A1", "C1"]
+
+
+def test_codes_that_are_known_to_mean_refused_can_be_named(server):
+    with CeosCorrector("127.0.0.1", server.port, not_begun=NOT_BEGUN | {-32000}) as corrector:
+        bench = microscope(corrector, ("C10", "C12a", "C12b"))
+        server.faults = ["refuse"]
+        with pytest.raises(InstrumentError, match="lens current out of range$"):
+            bench.set([10.0, 0.0, 0.0])
+        bench.set([10.0, 0.0, 0.0])
+    assert_allclose(server.state["C1"], [1e-8])
+
+
+def test_what_the_corrector_is_is_asked_before_anything_moves(corrector):
+    assert corrector.info == {"type": "DCOR"} and PORT == 7072
+
+
+@pytest.mark.parametrize("fault", ["invalid", "refuse"])
+def test_a_corrector_that_cannot_say_what_it_is_will_do(fault):
+    server = ceos_server.Server(greeting=fault)
+    with CeosCorrector("127.0.0.1", server.port) as corrector:
+        assert corrector.info is None and corrector.measure_c1a1()["C10"] == 0.0
+    server.close()
+
+
+@pytest.mark.parametrize("fault", ["drop", "silent", "broken", "not json", "list", "huge"])
+def test_another_service_is_known_for_one_at_once(fault):
+    server = ceos_server.Server(greeting=fault)
+    with pytest.raises(InstrumentError, match="does not answer as a corrector does: check the add"):
+        CeosCorrector("127.0.0.1", server.port, timeout_s=0.3)
+    server.close()
 
 
 @pytest.mark.parametrize("fault", ["drop", "silent", "broken", "length", "not json", "binary",

@@ -45,7 +45,7 @@ class Server(ceos_server.Server):
 
     def _do(self, request):
         answer = super()._do(request)
-        self.farthest = max(self.farthest, *np.abs(np.concatenate(list(self.state.values()))))
+        self.farthest = max(self.farthest, *np.abs(np.concatenate([*self.state.values(), [0.0]])))
         return answer
 
     def stands_nm(self):
@@ -96,18 +96,18 @@ def test_a_connection_that_ends_between_two_settings_is_made_anew():
     assert_allclose(server.stands_nm(), run.applied_knobs_nm, atol=1e-2)
 
 
-def test_a_refusal_ends_the_loop_with_all_knobs_back():
+def test_what_was_not_begun_ends_the_loop_with_all_knobs_back():
     for at in (0, 3, requests_of_a_run() - 1):
-        run, server = over_corrector("refuse", at)
-        assert run.verdict == "refused" and "lens current out of range" in run.reason
+        run, server = over_corrector("invalid", at)
+        assert run.verdict == "refused" and "A1 is not enabled" in run.reason
         assert "the knobs are back where they were" in run.reason
         assert_allclose(run.applied_knobs_nm, 0.0)
         assert_allclose(server.stands_nm(), 0.0, atol=1e-2)
 
 
-@pytest.mark.parametrize("fault", ["drop", "silent", "broken", "length", "not json", "binary",
-                                   "list", "huge"])
-def test_where_no_answer_came_the_rest_goes_back_and_the_loop_says_which_did_not(fault):
+@pytest.mark.parametrize("fault", ["refuse", "half way", "drop", "silent", "broken", "length",
+                                   "not json", "binary", "list", "huge"])
+def test_where_it_is_not_known_what_was_done_the_rest_goes_back_and_the_loop_says_so(fault):
     for at in (0, 3, requests_of_a_run() - 1):
         run, server = over_corrector(fault, at)
         lost = server.requests[at]["params"]["name"]

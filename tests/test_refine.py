@@ -226,6 +226,7 @@ def test_knobs_that_act_otherwise_are_found_out():
     assert found.with_actuator
     best = found.solutions[0]
     assert_allclose(np.diag(best.gain), [1.15, 0.9, 1.0], atol=0.04)
+    assert np.all(np.abs(best.gain - gain) < 4 * best.gain_sd) and np.all(best.gain_sd < 0.05)
     wanted = -np.linalg.solve(gain, [60, -45, 30.0])
     error = best.tuned_knobs_nm - wanted
     assert np.all(np.abs(error) < 4 * np.sqrt(np.diag(best.tuned_covariance_nm2)))
@@ -233,7 +234,7 @@ def test_knobs_that_act_otherwise_are_found_out():
     found = refine.solve(exact, [z])
     assert not found.with_actuator and not found.with_misses
     assert found.solutions[0].drifts < refine.LIKELY
-    assert not found.with_scale
+    assert not found.with_scale and not np.any(found.solutions[0].gain_sd)
 
 
 @pytest.mark.slow
@@ -302,7 +303,7 @@ def test_what_is_told_wrong_is_said(series):
         asked = replace(widen(problem), weights=np.ones(frames))
         z = np.zeros(problem.active.size)
         z[unknowns.slices(problem)["log_scale"]] = scale / asked.sd.log_scale
-        top = laplace.Solution(posterior.Point(z, *[0.0] * 5), *[None] * 9, True)
+        top = laplace.Solution(posterior.Point(z, *[0.0] * 5), *[None] * 10, True)
         return inconsistency.findings(
             OPTICS, told * wrong, refine.Refinement((top,), np.ones(1), asked, ()))
 

@@ -92,6 +92,19 @@ def test_what_remains_counts_its_uncertainty():
     np.testing.assert_allclose(pair.left_nm, sd)
 
 
+def test_knobs_that_do_not_act_as_told_are_shown_with_their_widths():
+    assert "How the knobs act" not in report.render([(standins.series(), standins.estimate())])
+    made = standins.estimate()
+    made.actuator[:2, :2] = [[1.234, 0.05], [0.0, 0.876]]
+    made.refinement.solutions[0].gain_sd[:2, :2] = [[0.021, 0.004], [0.003, 0.017]]
+    shown = report.render([(standins.series(), made)])
+    assert "How the knobs act" in shown
+    for cell in ("+1.234 ± 0.021", "+0.050 ± 0.004", "+0.000 ± 0.003", "+0.876 ± 0.017", "+1.000"):
+        assert f"<td>{cell}</td>" in shown
+    made.refinement = None  # of EM alone
+    assert "<td>+0.876</td>" in report.render([(standins.series(), made)])
+
+
 def test_text_is_escaped():
     run = standins.calibration()
     run.estimate.message = "<script>alert(1)</script> & more"

@@ -21,10 +21,13 @@ TABLEAU_S = 600.0
 LARGEST = 1 << 22  # bytes of an answer; a tableau has some kB
 SELECTS = ("coarse", "fine")
 SMALLEST_NM = 1e-3  # step of a knob; what is less is none
+NOT_BEGUN = frozenset({-32700, -32600, -32601, -32602})
+"""JSON-RPC's codes of errors by which a request was not even begun: not parsed, no valid request,
+no such method, wrong parameters.  Any other error may come of a move that began."""
 
 
 class NotDoneError(InstrumentError):
-    """What was asked for was certainly not done: it was refused, or could not be asked for."""
+    """What was asked for was certainly not done: it was not begun, or could not be asked for."""
 
 
 class CeosCorrector:
@@ -34,17 +37,24 @@ class CeosCorrector:
         host, port: where its RPC server listens.
         timeout_s: for which a whole answer is waited; a correction takes seconds.
         flip_imaginary: of the aberrations that it measures, see `jaxcal.convert`.
+        not_begun: codes of errors after which nothing has moved for certain; those of a corrector's
+            own that are known to mean "refused" can be added to `NOT_BEGUN`.
+
+    Attributes:
+        info: what the corrector says of itself, `getInfo`; None where it has no such method.
 
     Raises:
-        InstrumentError: nobody listens there.
+        InstrumentError: nobody listens there, or what listens does not answer as a corrector does.
     """
 
     def __init__(self, host: str, port: int = PORT, *, timeout_s: float = 60.0,
-                 flip_imaginary: bool = False):
+                 flip_imaginary: bool = False, not_begun=NOT_BEGUN):
         self._address, self._timeout, self._flip = (host, port), timeout_s, flip_imaginary
+        self._not_begun = frozenset(not_begun)
         self._place, self._number, self._rest, self._deadline = f"{host}:{port}", 0, b"", 0.0
         self._socket, self._closed = None, False
         self._connect()
+        self._greet()
 
     def _connect(self):
         try:
@@ -53,6 +63,16 @@ class CeosCorrector:
             raise NotDoneError(f"no corrector answers at {self._place} ({error}): check the "
                                f"address, and that its RPC server is running") from error
         self._rest = b""
+
+    def _greet(self):
+        """Ask what it is, so that another service is known for one before it is to move."""
+        try:
+            self.info = self._exchange("getInfo", {}, self._timeout).get("result")
+        except NotDoneError:
+            raise
+        except InstrumentError as error:
+            raise NotDoneError(f"what listens at {self._place} does not answer as a corrector "
+                               f"does: check the address ({error.__cause__})") from error
 
     def close(self) -> None:
         """End the connection; the corrector stays as it is."""
@@ -83,14 +103,29 @@ class CeosCorrector:
         """The result of a method.
 
         Raises:
-            NotDoneError: it was refused, the corrector's own words are in the message; or nobody
+            NotDoneError: it was not begun, the corrector's own words are in the message; or nobody
                 listens any more.
-            InstrumentError: no answer came that can be understood; then whether it was done is not
-                known. The next call connects anew.
+            InstrumentError: the corrector answered with another error, or nothing that can be
+                understood, after which the next call connects anew; then whether it was done is
+                not known.
         """
         return self._ask(method, params, self._timeout)
 
     def _ask(self, method, params, seconds):
+        """The result of a method; an error where the corrector answers with one."""
+        answer = self._exchange(method, params, seconds)
+        if (told := answer.get("error")) is None:
+            return answer["result"]
+        words, code = told, None
+        if isinstance(told, dict):
+            words, code = told.get("message", told), told.get("code")
+        said = f"the corrector at {self._place} refused {method}: {words}"
+        if code in self._not_begun:
+            raise NotDoneError(said)
+        raise InstrumentError(f"{said}; whether some of it was done is not known")
+
+    def _exchange(self, method, params, seconds) -> dict:
+        """The answer to a request, with a result or an error."""
         if self._closed:
             raise NotDoneError(f"the connection to {self._place} was closed: make another")
         if self._socket is None or self._left():
@@ -102,18 +137,13 @@ class CeosCorrector:
             self._deadline = time.monotonic() + seconds
             self._socket.settimeout(seconds)
             self._socket.sendall(netstring(json.dumps(request, allow_nan=False).encode()))
-            answer = self._answer()
+            return self._answer()
         except (OSError, ValueError, RecursionError) as error:
             self._hang_up()
             raise InstrumentError(
                 f"the corrector at {self._place} gave no answer to {method} that can be "
                 f"understood ({error}): whether it was done is not known, look at the corrector"
                 ) from error
-        if (told := answer.get("error")) is not None:
-            words = told.get("message", told) if isinstance(told, dict) else told
-            raise NotDoneError(f"the corrector at {self._place} refused {method}: {words}")
-        return answer["result"]
-
     def measure_c1a1(self) -> dict[str, float]:
         """C10 and C12, {name: nm}, as the corrector measures them itself.
 
@@ -194,7 +224,7 @@ class CeosMicroscope:
     """A microscope whose knobs are a CEOS corrector's and whose frames come from elsewhere.
 
     Args:
-        corrector: `CeosCorrector`, or what has its ``call`` and raises `NotDoneError` alike.
+        corrector: `CeosCorrector`, or what has its ``call`` and raises alike.
         acquire: function without arguments that takes one Ronchigram, (H, W) counts, exposed after
             it is called; the corrector has no camera.
         optics: nominal `jaxcal.Optics`.
@@ -207,8 +237,8 @@ class CeosMicroscope:
 
     Attributes:
         knobs_nm: (P,) what the knobs were turned by, nm, also where a call failed half way: what
-            was done counts, what was refused does not; what was not answered is not known, and
-            from then on `set` turns the other knobs only, and says so.
+            was done counts, what was not begun does not; what failed or was not answered is not
+            known, and from then on `set` turns the other knobs only, and says so.
         limits_nm: (P,) nm.
 
     Raises:
@@ -237,8 +267,8 @@ class CeosMicroscope:
         Raises:
             ValueError: not one finite setting for each knob, or one beyond its limit; nothing
                 has moved then.
-            InstrumentError: the corrector refused or did not answer, or had not answered before;
-                the other knobs were turned all the same.
+            InstrumentError: the corrector refused, failed or did not answer, now or before; the
+                other knobs were turned all the same.
         """
         wanted = settings(knobs_nm, self.knob_names, self.limits_nm)
         refused = []
