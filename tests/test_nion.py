@@ -162,10 +162,16 @@ def test_the_makers_instrument_simulator(tmp_path):
 
 
 def test_nothing_of_a_vendor_or_of_an_extra_is_imported_before_it_is_used():
-    code = ("import sys, jaxcal; from jaxcal import calibration, knob_table, nexus, recordings\n"
-            "from jaxcal.microscopes import ceos, check, nion\n"
-            "print(sorted({name.split('.')[0] for name in sys.modules}\n"
-            "             & {'nion', 'nionswift', 'rsciio', 'hyperspy', 'bayes_opt', 'torch'}))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
-                          check=True)
-    assert done.stdout.strip() == "[]"
+    """Every module of the package can be imported where no extra is installed."""
+    code = ("import importlib, pkgutil, sys\n"
+            "for name in ('nion', 'nionswift', 'rsciio', 'hyperspy', 'bayes_opt', 'numpyro',\n"
+            "             'torch', 'abtem', 'sklearn', 'gpytorch', 'pdoc', 'pynxtools'):\n"
+            "    sys.modules[name] = None  # an import of it fails\n"
+            "import jaxcal\n"
+            "names = [m.name for m in pkgutil.walk_packages(jaxcal.__path__, 'jaxcal.')]\n"
+            "for name in names:\n"
+            "    importlib.import_module(name)\n"
+            "print(len(names))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 60
