@@ -17,6 +17,8 @@ import difflib
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcal import circular_polynomials as circular
+
 POLAR_NAMES = (
     "C10", "C12", "C21", "C23", "C30", "C32", "C34",
     "C41", "C43", "C45", "C50", "C52", "C54", "C56",
@@ -145,7 +147,7 @@ def basis(x, y):
     Returns:
         (..., 25), dtype of x and y.
     """
-    terms = _edge_terms(x, y)
+    terms = circular.polynomials(_powers(), x, y)
     return jnp.stack([term / (n + 1) for term, n in zip(terms, ORDER.tolist(), strict=True)], -1)
 
 
@@ -161,14 +163,13 @@ def edge_basis(x, y, places=tuple(range(25))):
     Returns:
         (..., F), dtype of x and y.
     """
-    terms = _edge_terms(x, y)
-    return jnp.stack([terms[place] for place in places], -1)
+    return jnp.stack(circular.polynomials(_powers(places), x, y), -1)
 
 
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
-    rows, powers = _rows(_SLOPES, places)
-    return tuple(_combined(rows, powers, x, y))
+    rows, powers = circular.rows_of(circular.SLOPES, _powers(places))
+    return tuple(circular.combined(rows, powers, x, y))
 
 
 def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
@@ -178,16 +179,17 @@ def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
         edge_phases: (F,), rad, of the terms at ``places``, a static tuple; the others are zero.
         x, y: position in units of the aperture radius; broadcast against each other.
     """
-    rows, powers = _rows(_BENDS, places)
-    return tuple(_combined(_summed(edge_phases, rows), powers, x, y))
+    rows, powers = circular.rows_of(circular.BENDS, _powers(places))
+    return tuple(circular.combined(_summed(edge_phases, rows), powers, x, y))
 
 
 def edge_derivatives(edge_phases, x, y, places=tuple(range(25))):
     """`edge_gradient` (2, F, ...) and `edge_curvature` (3, ...) at the same positions, cheaper than
     one after the other."""
-    rows, powers = _rows(_SLOPES + _BENDS, places)
+    rows, powers = circular.rows_of(circular.SLOPES + circular.BENDS, _powers(places))
     first = jnp.asarray(rows[:2], edge_phases.dtype).reshape(-1, len(powers))
-    found = _combined(jnp.concatenate([first, _summed(edge_phases, rows[2:])]), powers, x, y)
+    found = circular.combined(
+        jnp.concatenate([first, _summed(edge_phases, rows[2:])]), powers, x, y)
     slopes, bends = jnp.split(found, [len(first)])
     return slopes.reshape(2, len(places), *slopes.shape[1:]), bends
 
@@ -196,22 +198,6 @@ def _summed(edge_phases, rows):
     """Rows (K, F, U) -> (K, U): over the aberrations first, as positions are many."""
     return jnp.tensordot(jnp.asarray(rows, edge_phases.dtype), edge_phases, (1, 0),
                          precision="highest")
-
-
-def _rows(matrices, places):
-    """Rows (len(matrices), F, U) of the places, and the U polynomials that they combine."""
-    rows = np.stack(matrices)[:, [_POWERS.index(_power(place)) for place in places]]
-    used = np.flatnonzero(np.any(rows, (0, 1)))
-    return rows[..., used], [_POWERS[place] for place in used]
-
-
-def _combined(rows, powers, x, y):
-    """Linear combinations (K, ..., U) of U polynomials -> (K, ..., shape of x and y).
-
-    A table of the polynomials and small matrices of numbers: the compiler has little to do.
-    """
-    table = jnp.stack(_polynomials(powers, x, y))
-    return jnp.tensordot(jnp.asarray(rows, table.dtype), table, 1, precision="highest")
 
 
 def wave_aberration(coefficients, x, y):
@@ -255,7 +241,8 @@ def chi(edge_phases, x, y):
     """
     _check(edge_phases)
     edge_phases = _floating(edge_phases)
-    return sum(edge_phases[k] * term for k, term in enumerate(_edge_terms(x, y)))
+    return sum(edge_phases[k] * term for k, term in enumerate(
+        circular.polynomials(_powers(), x, y)))
 
 
 def rotate(coefficients, angle_rad):
@@ -326,65 +313,11 @@ def from_polar(magnitudes, azimuths):
     return magnitudes[_POLAR_OF] * jnp.where(_IS_B, jnp.sin(turn), jnp.cos(turn))
 
 
-_POWERS = [(p, q, b) for p in range(7) for q in range(min(p, 6 - p) + 1)
-           for b in ((False, True) if p > q else (False,))]
-"""p, q and b of the 28 polynomials Re w^p conj(w)^q, Im where b, with w = x + iy, to degree 6."""
-
-
-def _power(place: int):
-    """p, q and b of the coefficient at a place."""
-    n, m = int(ORDER[place]), int(SYMMETRY[place])
-    return (n + 1 + m) // 2, (n + 1 - m) // 2, bool(_IS_B[place])
-
-
-def _derivative(along):
-    """Matrix (28, 28) of the derivative of the polynomials: ``along`` is 1 for x and i for y."""
-    matrix = np.zeros((len(_POWERS),) * 2)
-    for row, (p, q, b) in enumerate(_POWERS):
-        # d(w^p conj(w)^q) = p w^(p-1) conj(w)^q dw + q w^p conj(w)^(q-1) conj(dw)
-        for factor, up, down in ((p * along, p - 1, q), (q * np.conj(along), p, q - 1)):
-            if min(up, down) < 0:
-                continue
-            turned = down > up  # the conjugate is in the table
-            part = factor * (-1j if b else 1)  # Im z = Re(-i z)
-            powers = max(up, down), min(up, down)
-            matrix[row, _POWERS.index((*powers, False))] += part.real
-            if up != down:
-                matrix[row, _POWERS.index((*powers, True))] += part.imag if turned else -part.imag
-    return matrix
-
-
-_SLOPES = _derivative(1 + 0j), _derivative(1j)  # along x, y
-_BENDS = _SLOPES[0] @ _SLOPES[0], _SLOPES[0] @ _SLOPES[1], _SLOPES[1] @ _SLOPES[1]  # xx, xy, yy
-
-
-def _circular(x, y):
-    """cos(m phi) r^m and sin(m phi) r^m for m to 6, and r^(2k) for k to 3, lists of arrays, by
-    recurrence."""
-    cosines, sines = [jnp.ones_like(x)], [jnp.zeros_like(x)]
-    for _ in range(6):
-        c, s = cosines[-1], sines[-1]
-        cosines.append(c * x - s * y)
-        sines.append(c * y + s * x)
-    square = x * x + y * y
-    return cosines, sines, [jnp.ones_like(x), square, square * square, square * square * square]
-
-
-def _edge_terms(x, y):
-    """The 25 functions r^(n+1) [cos | sin](m phi), a list of arrays."""
-    return _polynomials([_power(place) for place in range(len(NAMES))], x, y)
-
-
-def _polynomials(powers, x, y):
-    """Re w^p conj(w)^q, Im where b, of each (p, q, b), a list of arrays, by recurrence.
-
-    w^m = cosines[m] + i sines[m] and the rest is an integer power of r^2; real arithmetic keeps
-    the dtype and spares the compiler complex products.
-    """
-    dtype = jnp.result_type(x, y, float)
-    x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-    cosines, sines, radial = _circular(x, y)
-    return [(sines if b else cosines)[p - q] * radial[q] for p, q, b in powers]
+def _powers(places=range(25)):
+    """Names (p, q, b) of the polynomials r^(n+1) [cos | sin](m phi) at places."""
+    return [((n + 1 + m) // 2, (n + 1 - m) // 2, bool(b)) for n, m, b in zip(
+        ORDER[list(places)].tolist(), SYMMETRY[list(places)].tolist(), _IS_B[list(places)],
+        strict=True)]
 
 
 def _floating(values):

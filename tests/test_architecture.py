@@ -17,16 +17,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxcal"
 
 NUMERICAL = {
-    "aberrations", "optics", "specimen", "ronchigram", "detector", "simulation", "stream",
-    "disc_fit", "aperture", "spectra", "tiles", "gratings", "splatting", "hologram", "fisher",
-    "vae", "latent_map", "em", "modes", "unknowns", "posterior", "laplace", "refine",
-    "acquisition", "identification", "devices",
+    "circular_polynomials", "aberrations", "optics", "specimen", "ronchigram", "detector",
+    "simulation", "stream", "disc_fit", "aperture", "spectra", "tiles", "gratings", "splatting",
+    "hologram", "fisher", "vae", "latent_map", "em", "modes", "unknowns", "posterior", "laplace",
+    "refine", "acquisition", "identification", "devices",
 }  # fmt: skip
 """Pure functions of arrays: no files, no plots, no argument parsing."""
 
 WAVE_OPTICS = {
-    "aberrations", "notations", "notation_reports", "optics", "specimen", "ronchigram",
-    "simulation", "stream", "detector", "tiles", "gratings", "splatting", "hologram", "fisher",
+    "circular_polynomials", "aberrations", "notations", "notation_reports", "optics", "specimen",
+    "ronchigram", "simulation", "stream", "detector", "tiles", "gratings", "splatting", "hologram",
+    "fisher",
 }  # fmt: skip
 
 OUTSIDE = {
@@ -52,7 +53,8 @@ SHELL = {
 FORBIDDEN = {
     "inputs": {"cli", "commands", "console", "report", "results", "calibration", "estimation"},
     "devices": (NUMERICAL | SHELL) - {"devices"},
-    "aberrations": NUMERICAL - {"aberrations"},
+    "circular_polynomials": NUMERICAL - {"circular_polynomials"},
+    "aberrations": NUMERICAL - {"aberrations", "circular_polynomials"},
     "optics": NUMERICAL - {"aberrations", "optics"},
     "specimen": {"spectra", "vae", "latent_map", "em", "simulation", "ronchigram", "detector"},
     "ronchigram": {"detector", "spectra", "vae", "latent_map", "em", "simulation"},
