@@ -38,10 +38,11 @@ Folder = Annotated[Path | None, Text(metavar="FOLDER", help_behavior_hint="")]
 class Calibrate:
     """Tune a microscope: look, estimate, turn the knobs, verify."""
 
-    microscope: Annotated[str, Text(metavar="simulated|replay:FILE")] = "simulated"
-    """What to tune: a simulated microscope, or a recorded series played back."""
+    microscope: Annotated[str, Text(metavar="simulated|replay:FILE|FILE.py:NAME")] = "simulated"
+    """What to tune: a simulated microscope, a recorded series played back, or your own, by the
+    Python file and the name of what makes its adapter there."""
     knobs: Names = None
-    """The knobs to turn (default C10 to C23, seven; of a replay, those it was taken with)."""
+    """Simulated: the knobs to turn (default C10 to C23, seven)."""
     frames: int = 10
     """The most frames to take before the correction; one more verifies it."""
     seed: int = 0
@@ -95,6 +96,18 @@ class Estimate:
     """Estimate the knobs' gains, cross-talk and drift in any case, not only where they show."""
     published: bool = False
     """Use the map without its simulated mean: the method as published."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Ask an instrument whether its adapter is right: units, signs, limits, fresh frames."""
+
+    microscope: Annotated[tyro.conf.Positional[str], Text(metavar="FILE.py:NAME")]
+    """The Python file, and the name of what makes the adapter there."""
+    beyond_limits: bool = False
+    """Send each knob 1 % beyond its limit too, which the adapter should refuse."""
+    model: File = None
+    """A trained model (default: the one that ships with jaxcal)."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,7 @@ class Convert:
 _COMMANDS = {
     Calibrate: commands.calibrate,
     Estimate: commands.estimate,
+    Check: commands.check,
     Simulate: commands.simulate,
     Series: commands.series,
     Watch: commands.watch,
@@ -218,7 +232,7 @@ def main(arguments=None):
         print(f"jaxcal {jaxcal.__version__}")
         return 0
     chosen = tyro.cli(
-        Calibrate | Estimate | Simulate | Series | Watch | Train | Convert,
+        Calibrate | Estimate | Check | Simulate | Series | Watch | Train | Convert,
         prog="jaxcal",
         description="Calibrate the aberrations of an electron microscope from Ronchigrams.",
         args=_notations_in_lower_case(arguments),

@@ -38,10 +38,12 @@ def calibrate(arguments):
         raise InputError(f"{arguments.run}: is a file; name a folder for the run")
     outputs = arguments.json, arguments.report, arguments.nexus
     inputs.check_outputs(*outputs)
-    replayed = arguments.microscope.partition(":")[2]
+    replayed = ("" if inputs.is_own(arguments.microscope)
+                else arguments.microscope.partition(":")[2])
     kept = [arguments.run / name for name in ("run.json", "series.h5", "lock") if arguments.run]
     inputs.check_apart(outputs, [replayed, *kept] if replayed else kept)
     microscope, frames = inputs.microscope(arguments)
+    name = getattr(microscope, "name", "microscope")
 
     from jaxcal import calibration, results
     from jaxcal.microscopes.protocol import InstrumentError
@@ -64,11 +66,11 @@ def calibrate(arguments):
                 progress=progress,
             )
     except InstrumentError as error:  # it cannot take up the run
-        raise InputError(f"{microscope.name}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
     try:  # told before files are written, as the instrument has moved, and both whatever fails
         if run.estimate is not None:
             console.estimate_table(
-                "simulated microscope" if microscope.name == "simulated" else microscope.name,
+                "simulated microscope" if name == "simulated" else name,
                 run.estimate,
                 run.limits_nm,
                 truth_nm=run.truth_nm,
@@ -78,13 +80,13 @@ def calibrate(arguments):
             )
     finally:
         if arguments.json is not None:
-            results.write(arguments.json, {microscope.name: results.calibration_entry(run)})
-        _write_nexus(arguments.nexus, {microscope.name: (run.estimate, microscope.optics)},
-                     {microscope.name: run})
+            results.write(arguments.json, {name: results.calibration_entry(run)})
+        _write_nexus(arguments.nexus, {name: (run.estimate, microscope.optics)},
+                     {name: run})
         if arguments.report is not None:
             _write_report(arguments.report, [run], arguments.seed)
     if run.verdict == calibration.REFUSED:
-        raise InputError(f"{microscope.name}: refused: {run.reason}")
+        raise InputError(f"{name}: refused: {run.reason}")
     return ANSWERED
 
 
@@ -110,6 +112,19 @@ def _ended_in_order():
     finally:
         for one in ours:
             signal.signal(one, before[one])
+
+
+def check(arguments):
+    microscope = inputs.own(arguments.microscope)
+
+    from jaxcal.microscopes import check as conformance
+
+    model = inputs.load_model(arguments.model)
+    with _ended_in_order(), console.Progress("check") as progress:
+        found = conformance(microscope, beyond_limits=arguments.beyond_limits, model=model,
+                            progress=progress)
+    print(found)
+    return ANSWERED if found.passed else FAULT
 
 
 def estimate(arguments):

@@ -4,6 +4,8 @@ Whatever cannot be used becomes an `InputError` that says what to give instead.
 """
 
 import os
+import sys
+from importlib import util
 from pathlib import Path
 
 
@@ -33,10 +35,12 @@ def microscope(arguments):
         energy = 200.0 if arguments.energy_kev is None else arguments.energy_kev
         angle = 20.0 if arguments.semi_angle_mrad is None else arguments.semi_angle_mrad
         return simulated(arguments, energy, angle), arguments.frames
+    if is_own(arguments.microscope):
+        return _told_by_itself(arguments), arguments.frames
     if kind != "replay" or not path:
         raise InputError(
-            f"unknown microscope {arguments.microscope!r}; write simulated or replay:SERIES.h5 "
-            f"(your own instrument: call jaxcal.calibrate from Python)"
+            f"unknown microscope {arguments.microscope!r}; write simulated, replay:SERIES.h5, or "
+            f"FILE.py:NAME, a Python file and what makes the adapter of your instrument in it"
         )
     if arguments.energy_kev is not None or arguments.semi_angle_mrad is not None:
         raise InputError(
@@ -58,6 +62,51 @@ def microscope(arguments):
                          f"{len(series)}; estimate it instead: jaxcal estimate {path}")
     # Every recorded frame counts once, and the last is for the verification.
     return ReplayMicroscope(series), min(arguments.frames, len(series) - 1)
+
+
+def _told_by_itself(arguments):
+    for option in ("knobs", "energy_kev", "semi_angle_mrad"):
+        if getattr(arguments, option) is not None:
+            raise InputError(f"{arguments.microscope}: an adapter tells its knobs and optics "
+                             f"itself; leave --{option.replace('_', '-')} out")
+    return own(arguments.microscope)
+
+
+def is_own(text) -> bool:
+    """Whether an argument names an adapter in a Python file, FILE.py:NAME."""
+    return text.rpartition(":")[0].endswith(".py")
+
+
+def own(text):
+    """The microscope that FILE.py:NAME names: an object, or a class or function without arguments
+    that makes it. What stands beside the file can be imported there, as in a script."""
+    if not is_own(text):
+        raise InputError(f"{text}: write FILE.py:NAME, a Python file and what makes the adapter of "
+                         f"your instrument in it")
+    path, _, name = text.rpartition(":")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: there is no such file")
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    try:
+        spec = util.spec_from_file_location(f"adapter_{Path(path).stem}", path)
+        module = sys.modules[spec.name] = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, name):
+            raise InputError(f"{path}: has no {name!r}; there are "
+                             f"{', '.join(n for n in dir(module) if not n.startswith('_'))}")
+        made = getattr(module, name)
+        if isinstance(made, type) or (callable(made) and not hasattr(made, "acquire")):
+            made = made()
+    except InputError:
+        raise
+    except Exception as error:  # a user's own file may raise anything
+        raise InputError(f"{text}: {type(error).__name__}: {error}; JAXCAL_DEBUG=1 in the "
+                         f"environment shows where") from error
+    missing = [one for one in ("knob_names", "optics", "set", "acquire") if not hasattr(made, one)]
+    if missing:
+        raise InputError(f"{text}: is no microscope, it has no {', '.join(missing)}; see the "
+                         f"template in the documentation")
+    return made
 
 
 def simulated(arguments, energy_kev, semi_angle_mrad):

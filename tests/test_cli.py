@@ -18,6 +18,7 @@ import standins
 import jaxcal
 from jaxcal import commands, console, decisions, results
 from jaxcal.cli import main
+from jaxcal.conformance import Check, Conformance
 from jaxcal.series import probe, read, read_truth, write
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,8 @@ def calls(monkeypatch):
         return standins.estimate(len(series), series.knob_names, converged=len(series) > 3)
 
     def calibrate(microscope, **options):
-        made.append(("calibrate", microscope.name, microscope.knob_names, options))
+        name = getattr(microscope, "name", "microscope")
+        made.append(("calibrate", name, microscope.knob_names, options))
         run = standins.calibration(microscope.knob_names)
         run.truth_nm = getattr(microscope, "truth_nm", None)
         if options["seed"] == 13:  # this one fails in its first frame
@@ -432,6 +434,95 @@ def test_calibrate_a_replay(tmp_path, calls, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert "cannot end as tuned" in errors[0]
     assert "leave --knobs out" in errors[1] and "leave --energy-kev" in errors[2]
+
+
+OWN = """
+import jaxcal
+from beside import KNOBS
+
+class Mine:
+    knob_names = KNOBS
+    optics = jaxcal.Optics(energy_keV=200.0, semi_angle_mrad=20.0, pixel_mrad=0.19)
+
+    def set(self, knobs_nm):
+        pass
+
+    def acquire(self):
+        return None
+
+def made():
+    return Mine()
+
+ready = Mine()
+ready.name = "column"
+nothing = {}
+
+def broken():
+    raise RuntimeError("the column is off")
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path, monkeypatch):
+    """A user's file, and one beside it that it imports."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside.py").write_text('KNOBS = ("C10", "C12a", "C12b")')
+    path = tmp_path / "my scope.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_an_instrument_of_ones_own_is_tuned_by_the_file_of_its_adapter(adapter, calls, tmp_path):
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    for name, called in (("Mine", "microscope"), ("made", "microscope"), ("ready", "column")):
+        assert run("calibrate", "--microscope", f"{adapter}:{name}", "--json", out, "--report",
+                   page, "--run", tmp_path / "run") == 0
+        entry, = json.loads(out.read_text()).items()
+        assert entry[0] == called and set(entry[1]["x0_nm"]) == {"C10", "C12a", "C12b"}
+    assert [made[1] for made in calls] == ["microscope", "microscope", "column"]
+
+
+@pytest.mark.parametrize("command", [["calibrate", "--microscope"], ["check"]])
+@pytest.mark.parametrize("name, told", [
+    ("other", "has no 'other'; there are KNOBS, Mine, broken, jaxcal, made, nothing, ready"),
+    ("nothing", "is no microscope, it has no knob_names, optics, set, acquire"),
+    ("broken", "RuntimeError: the column is off; JAXCAL_DEBUG=1"),
+])
+def test_an_adapter_that_cannot_be_made_is_told(adapter, calls, capsys, command, name, told):
+    assert run(*command, f"{adapter}:{name}") == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert told in error and not calls
+
+
+def test_a_file_that_holds_no_adapter_is_told(adapter, calls, capsys):
+    adapter.write_text("import what_there_is_not")
+    assert run("calibrate", "--microscope", f"{adapter}:Mine") == 2
+    assert run("calibrate", "--microscope", f"{adapter.parent / 'no.py'}:Mine") == 2
+    assert run("check", "simulated") == 2
+    for option, value in (("--knobs", "C10"), ("--energy-kev", 300), ("--semi-angle-mrad", 30)):
+        assert run("calibrate", "--microscope", f"{adapter}:Mine", option, value) == 2
+    errors = capsys.readouterr().err.splitlines()
+    for told, error in zip((
+            "ModuleNotFoundError: No module named 'what_there_is_not'", "no.py: there is no such",
+            "write FILE.py:NAME", "leave --knobs out", "leave --energy-kev out",
+            "leave --semi-angle-mrad out"), errors, strict=True):
+        assert told in error
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_check_of_an_adapter_says_each_point_and_whether_all_passed(
+        adapter, calls, capsys, monkeypatch, passed):
+    asked = []
+
+    def conformance(microscope, **options):
+        asked.append((type(microscope).__name__, options["beyond_limits"], options["model"]))
+        options["progress"]("looking", 0.5)
+        return Conformance((Check("a frame can be used", passed, "yes"),), object())
+
+    monkeypatch.setattr("jaxcal.microscopes.check", conformance)
+    assert run("check", f"{adapter}:made", "--beyond-limits") == (0 if passed else 1)
+    assert asked == [("Mine", True, "model")]
+    assert "a frame can be used" in capsys.readouterr().out
 
 
 def test_simulate_writes_a_series_with_its_truth(tmp_path, fake_simulation, capsys):
