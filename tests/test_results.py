@@ -27,6 +27,7 @@ from benchmarks import (  # noqa: E402
     closed_loop,
     comparison_summary,
     coverage,
+    faults,
     identifiability,
     nuts,
     provenance,
@@ -80,7 +81,7 @@ TABLES = {
     "closed_loop": closed_loop.markdown, "coverage": coverage.markdown, "bound": bound.markdown,
     "steps": steps.markdown, "verification": verification.markdown, "unlike": unlike.markdown,
     "unexplained": unexplained.markdown, "tracking": tracking.markdown,
-    "telescope": telescope.markdown,
+    "telescope": telescope.markdown, "faults": faults.markdown,
 }  # fmt: skip
 
 
@@ -196,6 +197,20 @@ def test_no_run_with_faults_broke_anything():
     assert made["summary"]["runs"] == len(made["runs"]) == int(runs)
     assert made["summary"]["tuned"] == made["summary"]["tuned_inside"] == int(inside)
     assert made["summary"]["holds"] and not any(run["broken"] for run in made["runs"])
+    told("These are .*? says at least 92 % with 95 % confidence")
+    assert 0.92 < 0.05 ** (1 / int(inside)) < 0.93
+    page = (ROOT / "docs" / "results.md").read_text().partition("Not named in the reason:")[2]
+    unnamed = {name: (int(part), int(whole)) for name, part, whole in re.findall(
+        r"^- \*([\w -]+)\*, (\d+) of (\d+):", page.partition("Named where it was not")[0], re.M)}
+    for name, counts in made["summary"]["by_fault"].items():
+        if name not in faults.NAMED:
+            continue
+        there = sum(name in run["faults"] for run in made["runs"])
+        assert unnamed.pop(name, (0, there)) == (there - counts["named"], there), name
+    assert not unnamed
+    wrongly = {name: counts.get("wrongly") for name, counts in made["summary"]["by_fault"].items()}
+    said(told(r"Named where it was not: # times \*a drift\*, .*?; # times a knob .*?; # times a li"),
+         [wrongly["drift"], wrongly["stuck knob"], wrongly["narrow limits"]])
 
 
 @pytest.mark.parametrize("name", ["reality", "multislice"])
