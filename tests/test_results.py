@@ -209,7 +209,7 @@ def test_no_run_with_faults_broke_anything():
         assert unnamed.pop(name, (0, there)) == (there - counts["named"], there), name
     assert not unnamed
     wrongly = {name: counts.get("wrongly") for name, counts in made["summary"]["by_fault"].items()}
-    said(told(r"Named where it was not: # times \*a drift\*, .*?; # times a knob .*?; # times a li"),
+    said(told(r"Named where it was not: # times .*?; # times a knob .*?; # times a limit, by an"),
          [wrongly["drift"], wrongly["stuck knob"], wrongly["narrow limits"]])
 
 
