@@ -38,7 +38,7 @@ FRAMES, STEP_NM, REACH_NM, SPACING_NM = 12, 120.0, 300.0, 4.0  # two prior devia
 NOISE = 0.3  # of the latents, in units of their spread: what the flat map expects
 LINEAR = 1e3  # unit of the kernel's coordinates that leaves arcsinh(x) = x
 PLAIN = Hyperparameters(0.0, float(np.log(1.0 / LINEAR)), float(np.log(NOISE)))  # length 5 waves
-CURVED = Hyperparameters(0.0, float(np.log(0.5)), float(np.log(NOISE)))  # as FLAT_PRIOR
+CURVED = Hyperparameters(0.0, float(np.log(0.5)), float(np.log(NOISE)))
 OPEN = 1.0  # nats: an instrument that learns less is as good as open
 DEGREE, LATENTS, SETTINGS = 4, 3, 60  # of the polynomials; settings fill the plane
 UNDETERMINED = 1e-8  # share of the information that is left once the map is free, zero but for

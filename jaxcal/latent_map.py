@@ -70,7 +70,7 @@ SIMULATED_PRIOR = Prior(  # a gap of at most half a noise standard deviation, sl
     Hyperparameters(math.log(0.5), math.log(1.0), 0.0), Hyperparameters(0.7, 0.5, 0.25)
 )
 FLAT_PRIOR = Prior(  # no simulated mean: the process is the whole map, its noise a fraction
-    Hyperparameters(0.0, math.log(0.5), math.log(0.3)), Hyperparameters(0.5, 0.5, 0.5)
+    Hyperparameters(math.log(2.0), math.log(2.0), math.log(0.1)), Hyperparameters(0.5, 0.5, 0.5)
 )
 
 

@@ -98,6 +98,7 @@ STEPS = {
     "steps": _benchmark("steps", "--runs", "2", minutes=3.4, lines=True),
     "bound": _benchmark("bound", "--cases", "4", minutes=3.3),
     "broken_symmetry": _benchmark("broken_symmetry", "--instruments", "3", minutes=11, lines=True),
+    "tuning": _benchmark("tuning", "--instruments", "4", minutes=6, lines=True),
     "comparison": _benchmark("comparison", "--instruments", "3", "--counts", "5,15", minutes=47,
                              lines=True, quick=("--quick",), series="--folder",
                              figure="comparison.svg"),

@@ -3,10 +3,10 @@
 The same `jaxcal.em.run`, prior, symmetry, nuisances and gap; only z is a single number, and its
 map from states is fitted to simulated frames as the latents' map is. The scalars are those of
 :mod:`benchmarks.baselines.quality`: the logarithm of the weighted variance, or that of the
-emittance as the network reads it. The settings are those of the latents, the prior was chosen by
-:mod:`benchmarks.tuning`.
+emittance as the network reads it. The settings are those of the latents.
 """
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,11 @@ from jaxcal import model as models
 SCALARS = ("variance", "emittance")
 HIDDEN = 64
 EPOCHS = 30
-PRIOR = latent_map.SIMULATED_PRIOR
+PRIORS = {  # of the process, chosen by :mod:`benchmarks.tuning`
+    "variance": latent_map.SIMULATED_PRIOR._replace(
+        mean=latent_map.SIMULATED_PRIOR.mean._replace(log_noise=math.log(0.5))),
+    "emittance": latent_map.SIMULATED_PRIOR,
+}
 MAP_ROUNDS = 60  # the last rounds of the data set: the network has not seen them
 
 
@@ -36,7 +40,8 @@ def measure(frame, optics, trained=None) -> dict:
     return found
 
 
-def fit(scalars, samples: dataset.Samples, epochs: int = EPOCHS, report=None):
+def fit(scalars, samples: dataset.Samples, epochs: int = EPOCHS, report=None,
+        prior=latent_map.SIMULATED_PRIOR):
     """Map of one scalar (N,) of simulated samples: (`em.Map`, standard deviation, mean)."""
     middle = float(np.mean(scalars))
     rows = {"latents": (np.asarray(scalars, np.float32) - middle)[:, None],
@@ -48,7 +53,7 @@ def fit(scalars, samples: dataset.Samples, epochs: int = EPOCHS, report=None):
     fitted = models.map_network(1, HIDDEN)
     fitted = nnx.merge(nnx.split(fitted)[0], weights)
     made = em.Map(fitted, np.asarray(fitted.symmetry.states, np.float32),
-                  np.asarray(models.STATE_SCALE, np.float32), PRIOR)
+                  np.asarray(models.STATE_SCALE, np.float32), prior)
     return made, float(standard.latent_sd[0]), middle
 
 
@@ -61,8 +66,8 @@ def load(trained, folder: Path = dataset.FOLDER, report=None) -> dict:
     read = network.read(trained)
     emittance = np.concatenate([np.asarray(read(part)[0])[:, -1]
                                 for part in np.array_split(last.images, 16)])
-    return {"variance": fit(samples.variance, samples, report=report),
-            "emittance": fit(emittance, last, report=report)}
+    return {"variance": fit(samples.variance, samples, report=report, prior=PRIORS["variance"]),
+            "emittance": fit(emittance, last, report=report, prior=PRIORS["emittance"])}
 
 
 def estimate(seen: Seen, count: int, seed: int, fitted, values, length: int | None = None,
