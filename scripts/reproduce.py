@@ -126,6 +126,7 @@ SIZES = {
     "steps": ("instruments", "steps/runs", "--runs"),
     "bound": ("instruments", "bound/cases", "--cases"),
     "broken_symmetry": ("instruments", "broken_symmetry/parts/30/rows", "--instruments"),
+    "tuning": ("instruments", "tuning/instruments", "--instruments"),
     "comparison": ("instruments", "comparison/instruments", "--instruments"),
 }
 __doc__ += "\n" + "\n".join(

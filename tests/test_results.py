@@ -36,6 +36,7 @@ from benchmarks import (  # noqa: E402
     steps,
     timing,
     tracking,
+    tuning,
     unexplained,
     unlike,
     verification,
@@ -81,7 +82,7 @@ TABLES = {
     "closed_loop": closed_loop.markdown, "coverage": coverage.markdown, "bound": bound.markdown,
     "steps": steps.markdown, "verification": verification.markdown, "unlike": unlike.markdown,
     "unexplained": unexplained.markdown, "tracking": tracking.markdown,
-    "telescope": telescope.markdown, "faults": faults.markdown,
+    "telescope": telescope.markdown, "faults": faults.markdown, "tuning": tuning.markdown,
 }  # fmt: skip
 
 
@@ -115,6 +116,17 @@ def test_the_orderings_of_the_comparison():
         part = [one for one in rest if method in (None, one["method"])]
         rest = [one for one in rest if one not in part]
         assert (sum(not one["kept"] for one in part), len(part)) == (int(lost), int(asked))
+
+
+def test_what_the_priors_of_the_compared_methods_gained():
+    gains = told("With the prior that it had before .first row. the published form left # times as "
+                 "much, EM of the variance # times; no prior makes")
+    runs = result("tuning")["runs"]
+    for gain, method in zip(gains, ("published", "scalar_em_variance"), strict=True):
+        errors = [run["geometric_mean_nm"] for run in runs if run["method"] == method]
+        said([gain], [errors[0] / min(errors)])
+    left = [np.reshape(run["errors_nm"], (-1, 2)) for run in runs if run["method"] == "published"]
+    assert min(np.median(one, axis=0).min() for one in left) > 100  # with any prior and steps
 
 
 def test_em_over_latents_alone_is_no_better_than_the_particle_filter():
@@ -156,6 +168,7 @@ RULES = {
     "steps": lambda made: all(made["summary"]["chosen"][what][-1] <= min(
         rule[what][-1] for rule in made["summary"].values()) for what in ("sd", "error")),
     "broken_symmetry": lambda made: broken_symmetry.ordered(made["parts"]["30"]["summary"]),
+    "tuning": lambda made: all(one["holds"] for one in made["summary"].values()),
     "comparison": lambda made: all(one["kept"] for one in comparison_summary.promised(made)),
     "telescope": lambda made: 5 * made["rms_nm"] <= 50,
 }
