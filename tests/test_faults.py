@@ -15,32 +15,43 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
 
-def session(tmp_path, *cases):
-    """What came of the cases, see `fault_session`."""
-    paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, TESTS / "fault_session.py", *cases, "--folder", tmp_path / "run"],
-        env=os.environ | {"PYTHONPATH": paths, "JAX_ENABLE_X64": "0"}, capture_output=True,
-        text=True, timeout=290)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    for case in set(cases) - {"killed", "check", "gains", "others"}:  # whatever the fault
-        one = told[case]
-        assert one["stands"] and one["best"] and not one["beyond"], (case, one)
-        assert one["verdict"] != "tuned" or one["left"] <= 1, (case, one)
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Where the sessions keep their compiled programs for each other."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+
+
+@pytest.fixture
+def session(tmp_path, compiled):
+    """Function that gives what came of cases, see `fault_session`."""
+    def told(*cases):
+        paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, TESTS / "fault_session.py", *cases, "--folder", tmp_path / "run"],
+            env=os.environ | compiled | {"PYTHONPATH": paths, "JAX_ENABLE_X64": "0"},
+            capture_output=True, text=True, timeout=290)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        for case in set(cases) - {"killed", "check", "gains", "others"}:  # whatever the fault
+            one = found[case]
+            assert one["stands"] and one["best"] and not one["beyond"], (case, one)
+            assert one["verdict"] != "tuned" or one["left"] <= 1, (case, one)
+        return found
+
     return told
 
 
-def test_a_wrong_energy_is_named(tmp_path):
+def test_a_wrong_energy_is_named(session):
     """Told 131 keV for 200. By the energy that is proposed the loop looked for another scale."""
-    reason = session(tmp_path, "energy")["energy"]["reason"]
+    reason = session("energy")["energy"]["reason"]
     proposed = re.search(r"energy_keV is wrong \((\d+) instead", reason)
     assert proposed and abs(int(proposed[1]) - 200) < 20, reason
 
 
-def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
+def test_a_dead_knob_and_a_camera_that_is_turned(session):
     """Both in a calibration, after which the knobs are back; the other in the check too."""
-    told = session(tmp_path, "dead knob", "turned", "check")
+    told = session("dead knob", "turned", "check")
     dead, turned, checked = (told[case] for case in ("dead knob", "turned", "check"))
     assert "C12a does not move" in dead["reason"]
     named = "the camera sees the knobs mirrored and turned by 90 or 270"
@@ -51,12 +62,12 @@ def test_a_dead_knob_and_a_camera_that_is_turned(tmp_path):
     assert named in checked["findings"][0]
 
 
-def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(tmp_path):
+def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(session):
     """Of six frames three are set aside; that the others are too few to be sure is said, and the
     knobs are left nearer than they began, or back there (tried with the seeds 0 to 3). Killed in an
     estimate a run ends as if it had not been: the refinement goes on from where an earlier one
     ended."""
-    told = session(tmp_path, "frames", "killed")
+    told = session("frames", "killed")
     frames, killed = told["frames"], told["killed"]
     rejected = {int(number): why for number, why in frames["rejected"].items()}
     assert set(rejected) >= {1, 2, 4}
@@ -69,10 +80,10 @@ def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(tmp_p
     assert killed["left_sd"] < 4 and killed["sd_nm"] < 3
 
 
-def test_series_with_what_no_loop_here_has(tmp_path):
+def test_series_with_what_no_loop_here_has(session):
     """A drift, a pixel that is told wrong: named, and the setting that tunes is right. Hysteresis
     is named, leaves some of what there was, and is no answer by its widths."""
-    told = session(tmp_path, "others")["others"]
+    told = session("others")["others"]
     for case, words in {
             "drift": "a drift, ", "pixel": "the aperture's image has a radius of",
             "hysteresis": "of each move does not arrive"}.items():
@@ -83,10 +94,10 @@ def test_series_with_what_no_loop_here_has(tmp_path):
         assert np.all(np.abs(one["left_nm"]) < within), (case, one)
 
 
-def test_gains_far_from_told_are_found_gains_that_are_asked_for_and_a_wrong_energy(tmp_path):
+def test_gains_far_from_told_are_found_gains_that_are_asked_for_and_a_wrong_energy(session):
     """40 % too far, 24 and 38 % short, cross-talk, and nobody asked; 12 and -10 %, asked for; told
     300 keV for 200: in each the setting that tunes is right."""
-    told = session(tmp_path, "gains")["gains"]
+    told = session("gains")["gains"]
     far, asked, energy = (told[case] for case in ("far", "asked", "energy"))
     for one, within in ((far, 0.06), (asked, 0.03)):
         assert np.abs(np.diag(one["actuator"]) - np.diag(one["gains"])).max() < within, one
