@@ -161,12 +161,15 @@ def _actuator_table(run):
     spreads = np.zeros_like(actuator) if found is None else found.solutions[0].gain_sd
     if np.allclose(actuator, np.eye(len(actuator))) and not np.any(spreads):
         return ""
-    rows = [[name, *(_share(value, sd) for value, sd in zip(row, sds, strict=True))]
-            for name, row, sds in zip(run.names, actuator, spreads, strict=True)]
+    tables = []
+    for order in sorted({name[1] for name in run.names}):  # no knob moves what is of another order
+        places = [k for k, name in enumerate(run.names) if name[1] == order]
+        rows = [[run.names[row], *(_share(actuator[row, k], spreads[row, k]) for k in places)]
+                for row in places]
+        tables.append(_table(["", *(run.names[k] for k in places)], rows))
     note = ("nm of the aberration in the row for each nm of the knob in the column, as the frames "
             "tell it, ± one standard deviation; 1 where a knob acts as told.")
-    return (f"<h3>How the knobs act</h3>{_table(['', *run.names], rows)}"
-            f"<p class=note>{note}</p>")
+    return f"<h3>How the knobs act</h3>{''.join(tables)}<p class=note>{note}</p>"
 
 
 def _share(value, sd):
