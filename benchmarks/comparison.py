@@ -286,6 +286,8 @@ def parse(arguments=None):
     if options.instruments <= options.first or min(options.counts) < 1:
         parser.error("--instruments should be larger than --first, --counts at least 1")
     options.methods = available(options.methods)
+    if set(options.cases) == {"wide"} and not set(options.methods) & set(SERIES):
+        parser.error(f"the case wide is for methods that take a series: {', '.join(SERIES)}")
     return options
 
 

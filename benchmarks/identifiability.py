@@ -35,7 +35,7 @@ RESULT = provenance.RESULTS / "identifiability.json"
 PICTURE = provenance.ROOT / "docs" / "identifiability.png"
 PAIR = ("C10", "C12a")
 FRAMES, STEP_NM, REACH_NM, SPACING_NM = 12, 120.0, 300.0, 4.0  # two prior deviations, a grid
-NOISE = 0.3  # of the latents, in units of their spread: what the flat map expects
+NOISE = 0.3  # of the latents, in units of their spread
 LINEAR = 1e3  # unit of the kernel's coordinates that leaves arcsinh(x) = x
 PLAIN = Hyperparameters(0.0, float(np.log(1.0 / LINEAR)), float(np.log(NOISE)))  # length 5 waves
 CURVED = Hyperparameters(0.0, float(np.log(0.5)), float(np.log(NOISE)))

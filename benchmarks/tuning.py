@@ -15,8 +15,9 @@ Writes ``benchmarks/results/tuning.json`` and the table in ``docs/results.md``.
 import argparse
 import math
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -69,10 +70,13 @@ def _answers(method: str, medians):
     """Function (seen, seed) -> `interface.Answer` of a method with such a prior."""
     if method == "published":
         model = models.load()
-        changed = {"flat_map": with_medians(model.flat_map, medians), "look": model.look}
-        other = type("Tried", (models.Model,), changed)(
-            *(getattr(model, field.name) for field in fields(model)))
-        return lambda seen, seed: published.estimate(seen, FRAMES, seed, other)
+        tried = with_medians(model.flat_map, medians)
+
+        def by_latents(seen, seed):
+            with patch.object(models.Model, "flat_map", tried):
+                return published.estimate(seen, FRAMES, seed, model)
+
+        return by_latents
     network, maps = comparison.trained()
     scalar = method.removeprefix("scalar_em_")
     fitted, *units = maps()[scalar]
@@ -129,13 +133,15 @@ def main(arguments=None) -> int:
     if unknown := set(methods) - set(OPTIONS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
     here = Path(__file__).parent
-    wanted = {"instruments": options.instruments, "frames": FRAMES, "code": provenance.code(
-                  here / "comparison.py", *sorted((here / "baselines").glob("*.py"))),
+    wanted = {"instruments": options.instruments, "code": provenance.code(
+                  __file__, here / "comparison.py", *sorted((here / "baselines").glob("*.py"))),
               "model": provenance.digest(provenance.MODEL)}
     runs = []
     for method in methods:
         for medians in OPTIONS[method]:
-            runs.append(_kept(options, wanted | {"method": method, "medians": list(medians)}))
+            tried = {"method": method, "medians": list(medians)}
+            runs += kept.each(options.lines, wanted | tried, [FIRST_SEED],
+                              lambda _, tried=tried: _run(**tried, options=options), _line)
     made = {"benchmark": "tuning", "provenance": provenance.provenance(),
             "instruments": options.instruments, "summary": summarise(runs), "runs": runs}
     provenance.publish(made, "tuning", markdown(made), options.json, options.document)
@@ -143,17 +149,15 @@ def main(arguments=None) -> int:
     return 0 if all(entry["holds"] for entry in made["summary"].values()) else 1
 
 
-def _kept(options, wanted) -> dict:
-    done = kept.read(options.lines, wanted)
-    if not done:
-        found = errors(wanted["method"], wanted["medians"], options)
-        done[FIRST_SEED] = {"seed": FIRST_SEED, "method": wanted["method"],
-                            "medians": wanted["medians"], "errors_nm": found,
-                            "geometric_mean_nm": float(np.exp(np.mean(np.log(found))))}
-        kept.add(options.lines, wanted, done[FIRST_SEED])
-        print(f"{wanted['method']} {wanted['medians']}: "
-              f"{done[FIRST_SEED]['geometric_mean_nm']:.1f} nm", file=sys.stderr, flush=True)
-    return done[FIRST_SEED]
+def _run(method: str, medians, options) -> dict:
+    """What a method is off by with a prior, on all instruments; the first names the run."""
+    found = errors(method, medians, options)
+    return {"seed": FIRST_SEED, "method": method, "medians": medians, "errors_nm": found,
+            "geometric_mean_nm": float(np.exp(np.mean(np.log(found))))}
+
+
+def _line(run) -> str:
+    return f"{run['method']} {run['medians']}: {run['geometric_mean_nm']:.1f} nm"
 
 
 if __name__ == "__main__":

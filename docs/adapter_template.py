@@ -1,8 +1,9 @@
 """An adapter to copy: `column` and `camera` stand for what your instrument hands out.
 
-    print(jaxcal.microscopes.check(MyMicroscope(column, camera)))
+    jaxcal check my_scope.py:microscope
+    jaxcal calibrate --microscope my_scope.py:microscope --run monday
 
-says whether what was made of it is right. HERE marks what is yours to fill in.
+The first says whether what was made of it is right. HERE marks what is yours to fill in.
 """
 
 import numpy as np
@@ -58,3 +59,10 @@ class MyMicroscope:
 
     def _read(self):
         return np.array([self._column.position(name) for name in self.knob_names])  # HERE
+
+
+def microscope():
+    """The adapter of this instrument, for the command line."""
+    import my_institute  # what connects to your column and camera. HERE
+
+    return MyMicroscope(my_institute.column(), my_institute.camera())

@@ -168,8 +168,8 @@ def edge_basis(x, y, places=tuple(range(25))):
 
 def edge_gradient(x, y, places=tuple(range(25))):
     """First derivatives of `edge_basis` along x and y, each (F, ...)."""
-    rows, powers = circular.rows_of(circular.SLOPES, _powers(places))
-    return tuple(circular.combined(rows, powers, x, y))
+    rows, powers = circular.derivatives_of(_powers(places), circular.SLOPES)
+    return tuple(circular.combinations(rows, powers, x, y))
 
 
 def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
@@ -179,16 +179,16 @@ def edge_curvature(edge_phases, x, y, places=tuple(range(25))):
         edge_phases: (F,), rad, of the terms at ``places``, a static tuple; the others are zero.
         x, y: position in units of the aperture radius; broadcast against each other.
     """
-    rows, powers = circular.rows_of(circular.BENDS, _powers(places))
-    return tuple(circular.combined(_summed(edge_phases, rows), powers, x, y))
+    rows, powers = circular.derivatives_of(_powers(places), circular.BENDS)
+    return tuple(circular.combinations(_summed(edge_phases, rows), powers, x, y))
 
 
 def edge_derivatives(edge_phases, x, y, places=tuple(range(25))):
     """`edge_gradient` (2, F, ...) and `edge_curvature` (3, ...) at the same positions, cheaper than
     one after the other."""
-    rows, powers = circular.rows_of(circular.SLOPES + circular.BENDS, _powers(places))
+    rows, powers = circular.derivatives_of(_powers(places), circular.SLOPES + circular.BENDS)
     first = jnp.asarray(rows[:2], edge_phases.dtype).reshape(-1, len(powers))
-    found = circular.combined(
+    found = circular.combinations(
         jnp.concatenate([first, _summed(edge_phases, rows[2:])]), powers, x, y)
     slopes, bends = jnp.split(found, [len(first)])
     return slopes.reshape(2, len(places), *slopes.shape[1:]), bends

@@ -26,8 +26,9 @@ def polynomials(powers, x, y):
     return [(sines if b else cosines)[p - q] * radial[q] for p, q, b in powers]
 
 
-def derivative(along) -> np.ndarray:
-    """Matrix (28, 28) of the derivative of `POWERS` along x, ``along`` = 1, or y, i."""
+def _derivative(along) -> np.ndarray:
+    """Matrix (28, 28), each row the derivative of one of `POWERS`, in terms of `POWERS`, along x,
+    ``along`` = 1, or y, i."""
     matrix = np.zeros((len(POWERS),) * 2)
     for row, (p, q, b) in enumerate(POWERS):
         # d(w^p conj(w)^q) = p w^(p-1) conj(w)^q dw + q w^p conj(w)^(q-1) conj(dw)
@@ -43,20 +44,21 @@ def derivative(along) -> np.ndarray:
     return matrix
 
 
-SLOPES = derivative(1 + 0j), derivative(1j)
-"""Along x and y."""
+SLOPES = _derivative(1 + 0j), _derivative(1j)
+"""First derivatives along x and y, matrices as of `_derivative`."""
 BENDS = SLOPES[0] @ SLOPES[0], SLOPES[0] @ SLOPES[1], SLOPES[1] @ SLOPES[1]
-"""Along xx, xy and yy."""
+"""Second derivatives along xx, xy and yy."""
 
 
-def rows_of(matrices, powers):
-    """Rows (len(matrices), F, U) of the F polynomials ``powers``, and the U that they combine."""
+def derivatives_of(powers, matrices):
+    """Derivatives of the F polynomials ``powers`` by each of ``matrices``, as rows (len(matrices),
+    F, U) over the U polynomials that they combine, and these."""
     rows = np.stack(matrices)[:, [POWERS.index(one) for one in powers]]
     used = np.flatnonzero(np.any(rows, (0, 1)))
     return rows[..., used], [POWERS[place] for place in used]
 
 
-def combined(rows, powers, x, y):
+def combinations(rows, powers, x, y):
     """Linear combinations (K, ..., U) of U polynomials -> (K, ..., shape of x and y).
 
     A table of the polynomials and small matrices of numbers: the compiler has little to do.
@@ -73,5 +75,7 @@ def _circular(x, y):
         c, s = cosines[-1], sines[-1]
         cosines.append(c * x - s * y)
         sines.append(c * y + s * x)
-    square = x * x + y * y
-    return cosines, sines, [jnp.ones_like(x), square, square * square, square * square * square]
+    radial, square = [jnp.ones_like(x)], x * x + y * y
+    for _ in range(DEGREE // 2):
+        radial.append(radial[-1] * square)
+    return cosines, sines, radial

@@ -38,10 +38,9 @@ def calibrate(arguments):
         raise InputError(f"{arguments.run}: is a file; name a folder for the run")
     outputs = arguments.json, arguments.report, arguments.nexus
     inputs.check_outputs(*outputs)
-    replayed = ("" if inputs.is_own(arguments.microscope)
-                else arguments.microscope.partition(":")[2])
+    read = inputs.file_of(arguments.microscope)
     kept = [arguments.run / name for name in ("run.json", "series.h5", "lock") if arguments.run]
-    inputs.check_apart(outputs, [replayed, *kept] if replayed else kept)
+    inputs.check_apart(outputs, [read, *kept] if read else kept)
     microscope, frames = inputs.microscope(arguments)
     name = getattr(microscope, "name", "microscope")
 
@@ -124,7 +123,11 @@ def check(arguments):
         found = conformance(microscope, beyond_limits=arguments.beyond_limits, model=model,
                             progress=progress)
     print(found)
-    return ANSWERED if found.passed else FAULT
+    if not found.passed:
+        failed = [one.question for one in found.checks if one.passed is False]
+        raise InputError(f"{arguments.microscope}: not ready to be tuned: "
+                         f"{'; '.join(failed) or 'how the knobs act was not come to'}")
+    return ANSWERED
 
 
 def estimate(arguments):

@@ -8,6 +8,11 @@ import sys
 from importlib import util
 from pathlib import Path
 
+from jaxcal.files import first_line
+
+MEMBERS = "knob_names", "optics", "set", "acquire"
+"""What a microscope has at least, `jaxcal.Microscope`."""
+
 
 class InputError(ValueError):
     """An argument or a file that cannot be used."""
@@ -36,7 +41,7 @@ def microscope(arguments):
         angle = 20.0 if arguments.semi_angle_mrad is None else arguments.semi_angle_mrad
         return simulated(arguments, energy, angle), arguments.frames
     if is_own(arguments.microscope):
-        return _told_by_itself(arguments), arguments.frames
+        return _own_for_calibrate(arguments), arguments.frames
     if kind != "replay" or not path:
         raise InputError(
             f"unknown microscope {arguments.microscope!r}; write simulated, replay:SERIES.h5, or "
@@ -64,12 +69,18 @@ def microscope(arguments):
     return ReplayMicroscope(series), min(arguments.frames, len(series) - 1)
 
 
-def _told_by_itself(arguments):
+def _own_for_calibrate(arguments):
+    """The user's own microscope, of which no option says what its adapter says."""
     for option in ("knobs", "energy_kev", "semi_angle_mrad"):
         if getattr(arguments, option) is not None:
             raise InputError(f"{arguments.microscope}: an adapter tells its knobs and optics "
                              f"itself; leave --{option.replace('_', '-')} out")
     return own(arguments.microscope)
+
+
+def file_of(text) -> str:
+    """The file that --microscope names, a series or a Python file; "" where it names none."""
+    return text.rpartition(":")[0] if is_own(text) else text.partition(":")[2]
 
 
 def is_own(text) -> bool:
@@ -79,7 +90,11 @@ def is_own(text) -> bool:
 
 def own(text):
     """The microscope that FILE.py:NAME names: an object, or a class or function without arguments
-    that makes it. What stands beside the file can be imported there, as in a script."""
+    that makes it. What stands beside the file can be imported there, as in a script.
+
+    Raises:
+        InputError: there is no such file or name, what stands there raises, or makes no microscope.
+    """
     if not is_own(text):
         raise InputError(f"{text}: write FILE.py:NAME, a Python file and what makes the adapter of "
                          f"your instrument in it")
@@ -87,8 +102,8 @@ def own(text):
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file")
     sys.path.insert(0, str(Path(path).resolve().parent))
+    spec = util.spec_from_file_location(f"adapter_{Path(path).stem}", path)
     try:
-        spec = util.spec_from_file_location(f"adapter_{Path(path).stem}", path)
         module = sys.modules[spec.name] = util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if not hasattr(module, name):
@@ -97,12 +112,12 @@ def own(text):
         made = getattr(module, name)
         if isinstance(made, type) or (callable(made) and not hasattr(made, "acquire")):
             made = made()
+        missing = [one for one in MEMBERS if not hasattr(made, one)]
     except InputError:
         raise
     except Exception as error:  # a user's own file may raise anything
-        raise InputError(f"{text}: {type(error).__name__}: {error}; JAXCAL_DEBUG=1 in the "
-                         f"environment shows where") from error
-    missing = [one for one in ("knob_names", "optics", "set", "acquire") if not hasattr(made, one)]
+        raise InputError(f"{text}: {type(error).__name__}: {first_line(error)}; JAXCAL_DEBUG=1 in "
+                         f"the environment shows where") from error
     if missing:
         raise InputError(f"{text}: is no microscope, it has no {', '.join(missing)}; see the "
                          f"template in the documentation")

@@ -69,7 +69,9 @@ class Prior(NamedTuple):
 SIMULATED_PRIOR = Prior(  # a gap of at most half a noise standard deviation, slowly varying
     Hyperparameters(math.log(0.5), math.log(1.0), 0.0), Hyperparameters(0.7, 0.5, 0.25)
 )
-FLAT_PRIOR = Prior(  # no simulated mean: the process is the whole map, its noise a fraction
+# Without simulated mean, where the process is the whole map and its noise a fraction; the medians
+# are the best of some that benchmarks/tuning.py tries.
+FLAT_PRIOR = Prior(
     Hyperparameters(math.log(2.0), math.log(2.0), math.log(0.1)), Hyperparameters(0.5, 0.5, 0.5)
 )
 

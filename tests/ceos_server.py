@@ -13,15 +13,16 @@ class Server:
         state: {CEOS name: [x, y]} that `correctAberration` moves; requests: what was asked.
         faults: list of one fault for each of the next answers, None for a right one: "invalid",
             an error before anything is done, "refuse", one that the corrector gives itself,
-            "half way", the same after half of the move; "drop", "silent", "broken", "length", "not
-            json", "binary", "list", "huge", "stale", "split", "null error", "drop after",
-            "dripping": other answers, without an end.
-        greeting: the fault of the first answer, to `getInfo`, which is not among the requests.
+            "half way", the same after half of the move, "words", an error that is text; "drop",
+            "silent", "broken", "length", "not json", "binary", "list", "huge", "stale", "split",
+            "null error", "drop after", "dripping": other answers, without an end.
+        greeting: the fault of the first answer of each connection, to `getInfo`, which is not
+            among the requests.
     """
 
     def __init__(self, delay_s: float = 0.0, greeting: str | None = None):
         self.state, self.requests, self.faults, self.delay_s = {}, [], [], delay_s
-        self.greeting, self._greeted = greeting, False
+        self.greeting = greeting
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -39,7 +40,7 @@ class Server:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection):
-        data = b""
+        data, greeted = b"", False
         with connection:
             while True:
                 while b":" not in data or len(data) <= (
@@ -50,12 +51,12 @@ class Server:
                     data += more
                 head, _, rest = data.partition(b":")
                 request, data = json.loads(rest[: int(head)]), rest[int(head) + 1 :]
-                if self._greeted:
+                if greeted:
                     self.requests.append(request)
                     fault = self.faults.pop(0) if self.faults else None
                 else:
                     assert request["method"] == "getInfo"
-                    self._greeted, fault = True, self.greeting
+                    greeted, fault = True, self.greeting
                 time.sleep(self.delay_s)
                 if fault == "drop":
                     return
@@ -80,6 +81,8 @@ class Server:
             if fault == "half way":
                 params = request["params"]
                 self._do(request | {"params": params | {"value": [v / 2 for v in params["value"]]}})
+        elif fault == "words":
+            answer["error"] = "no"
         elif fault == "invalid":
             answer["error"] = {"code": -32602, "message": "A1 is not enabled"}
         else:

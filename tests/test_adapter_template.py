@@ -1,14 +1,16 @@
 """The adapter to copy is one: it passes the check, tunes, and goes on with an interrupted run."""
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import made_up
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxcal import course, estimation, microscopes
+from jaxcal import course, estimation, inputs, microscopes
 from jaxcal.microscopes.protocol import InstrumentError
 
 PATH = Path(__file__).parents[1] / "docs" / "adapter_template.py"
@@ -51,6 +53,16 @@ def template(monkeypatch):
     spec.loader.exec_module(module)
     monkeypatch.setattr(module.MyMicroscope, "optics", made_up.standins.optics())
     return module.MyMicroscope
+
+
+def test_the_command_line_finds_it(monkeypatch):
+    """By the function at its end, which imports what the user has."""
+    column = Column()
+    institute = SimpleNamespace(column=lambda: column, camera=lambda: Camera(column))
+    monkeypatch.setitem(sys.modules, "my_institute", institute)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = inputs.own(f"{PATH}:microscope")
+    assert made.knob_names == ("C10", "C12a", "C12b") and made.acquire().ndim == 2
 
 
 def test_it_passes_the_check(template, monkeypatch):

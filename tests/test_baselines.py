@@ -499,11 +499,17 @@ def test_the_prior_of_a_method_is_about_the_best_of_those_tried(tmp_path, monkey
     assert tuning.main(arguments) == 1
 
 
-def test_a_prior_that_is_tried_is_the_one_that_em_sees():
+def test_a_prior_that_is_tried_is_the_one_that_em_sees(monkeypatch):
     made = model.load()
     tried = tuning.with_medians(made.flat_map, (2.0, 0.25, 0.1))
     np.testing.assert_allclose(np.exp(tried.prior.mean), (2.0, 0.25, 0.1))
     assert tried.prior.sd == made.flat_map.prior.sd and tried.predict is made.flat_map.predict
+    seen = []
+    monkeypatch.setattr(tuning.published, "estimate", lambda *arguments: seen.append(
+        np.exp(arguments[3].flat_map.prior.mean)))
+    tuning._answers("published", (2.0, 0.25, 0.1))(None, 0)
+    np.testing.assert_allclose(seen, [(2.0, 0.25, 0.1)])
+    assert made.flat_map.prior is latent_map.FLAT_PRIOR  # afterwards as before
 
 
 def test_a_broken_promise_is_told_by_the_exit_status(tmp_path, stubs, capsys, monkeypatch):
@@ -543,3 +549,6 @@ def test_methods_and_knobs_that_there_are_not_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         comparison.main(["--methods", "guessing"])
     assert "particle_filter" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        comparison.main(["--cases", "wide", "--methods", "bayesopt_variance"])
+    assert "for methods that take a series" in capsys.readouterr().err

@@ -127,14 +127,17 @@ def test_what_was_not_begun_is_told_in_the_correctors_words_and_the_sum_is_kept(
     assert_allclose(server.state["A1"], [2e-8, 3e-8])
 
 
-@pytest.mark.parametrize("fault", ["refuse", "half way"])
-def test_after_an_error_of_the_correctors_own_it_is_not_known_what_moved(server, corrector, fault):
+@pytest.mark.parametrize("fault, words", [("refuse", "lens current out of range"),
+                                          ("half way", "lens current out of range"),
+                                          ("words", "with an error: no;")])
+def test_after_an_error_of_the_correctors_own_it_is_not_known_what_moved(
+        server, corrector, fault, words):
     """The message is kept, A1 is not turned again, and is said to stand nobody knows where."""
     bench = microscope(corrector, ("C10", "C12a", "C12b"))
     server.faults = [None, fault]
     for setting in ([10.0, 20.0, 30.0], [0.0, 0.0, 0.0]):
         with pytest.raises(InstrumentError, match="where A1 of the corrector stands is not known: "
-                                                  ".*lens current out of range"):
+                                                  f".*{words}"):
             bench.set(setting)
     assert_allclose(server.state["C1"], [0.0], atol=1e-20)
     assert [request["params"]["name"] for request in server.requests] == ["C1", "A1", "C1"]
@@ -163,7 +166,7 @@ def test_a_corrector_that_cannot_say_what_it_is_will_do(fault):
 
 
 @pytest.mark.parametrize("fault", ["drop", "silent", "broken", "not json", "list", "huge"])
-def test_another_service_is_known_for_one_at_once(fault):
+def test_another_service_is_known_for_one_before_anything_is_asked_to_move(fault):
     server = ceos_server.Server(greeting=fault)
     with pytest.raises(InstrumentError, match="does not answer as a corrector does: check the add"):
         CeosCorrector("127.0.0.1", server.port, timeout_s=0.3)
@@ -221,6 +224,19 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(server, corrector):
     bench.set([10.0, 20.0, 30.0])
     assert_allclose(bench.knobs_nm, [10.0, 20.0, 30.0])
     assert_allclose(server.state["A1"], [2e-8, 3e-8])
+
+
+def test_what_listens_after_a_connection_has_ended_is_asked_what_it_is(server, corrector):
+    """Nothing was asked to move by then, so that nothing is in doubt."""
+    bench = microscope(corrector, ("C10",))
+    server.faults, server.greeting = ["drop after"], "not json"
+    bench.set([10.0])
+    time.sleep(0.1)
+    with pytest.raises(InstrumentError, match="does not answer as a corrector does"):
+        bench.set([20.0])
+    server.greeting = None
+    bench.set([20.0])
+    assert_allclose(server.state["C1"], [2e-8])
 
 
 def test_a_null_error_beside_a_result_is_none(server, corrector):

@@ -458,7 +458,12 @@ ready.name = "column"
 nothing = {}
 
 def broken():
-    raise RuntimeError("the column is off")
+    raise RuntimeError("the column is off\\nfor today")
+
+class Silent(Mine):
+    @property
+    def optics(self):
+        raise OSError("no answer")
 """
 
 
@@ -484,7 +489,8 @@ def test_an_instrument_of_ones_own_is_tuned_by_the_file_of_its_adapter(adapter, 
 
 @pytest.mark.parametrize("command", [["calibrate", "--microscope"], ["check"]])
 @pytest.mark.parametrize("name, told", [
-    ("other", "has no 'other'; there are KNOBS, Mine, broken, jaxcal, made, nothing, ready"),
+    ("other", "has no 'other'; there are KNOBS, Mine, Silent, broken, jaxcal, made, nothing, re"),
+    ("Silent", "OSError: no answer; JAXCAL_DEBUG=1"),
     ("nothing", "is no microscope, it has no knob_names, optics, set, acquire"),
     ("broken", "RuntimeError: the column is off; JAXCAL_DEBUG=1"),
 ])
@@ -501,11 +507,12 @@ def test_a_file_that_holds_no_adapter_is_told(adapter, calls, capsys):
     assert run("check", "simulated") == 2
     for option, value in (("--knobs", "C10"), ("--energy-kev", 300), ("--semi-angle-mrad", 30)):
         assert run("calibrate", "--microscope", f"{adapter}:Mine", option, value) == 2
+    assert run("calibrate", "--microscope", f"{adapter}:Mine", "--json", adapter) == 2
     errors = capsys.readouterr().err.splitlines()
     for told, error in zip((
             "ModuleNotFoundError: No module named 'what_there_is_not'", "no.py: there is no such",
             "write FILE.py:NAME", "leave --knobs out", "leave --energy-kev out",
-            "leave --semi-angle-mrad out"), errors, strict=True):
+            "leave --semi-angle-mrad out", "is named twice, to be written"), errors, strict=True):
         assert told in error
 
 
@@ -520,9 +527,11 @@ def test_the_check_of_an_adapter_says_each_point_and_whether_all_passed(
         return Conformance((Check("a frame can be used", passed, "yes"),), object())
 
     monkeypatch.setattr("jaxcal.microscopes.check", conformance)
-    assert run("check", f"{adapter}:made", "--beyond-limits") == (0 if passed else 1)
+    assert run("check", f"{adapter}:made", "--beyond-limits") == (0 if passed else 2)
     assert asked == [("Mine", True, "model")]
-    assert "a frame can be used" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "a frame can be used: yes" in told.out
+    assert ("not ready to be tuned: a frame can be used" in told.err) != passed
 
 
 def test_simulate_writes_a_series_with_its_truth(tmp_path, fake_simulation, capsys):

@@ -15,21 +15,14 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Where the sessions keep their compiled programs for each other."""
-    return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
-
-
 @pytest.fixture
-def session(tmp_path, compiled):
+def session(tmp_path):
     """Function that gives what came of cases, see `fault_session`."""
     def told(*cases):
         paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, TESTS / "fault_session.py", *cases, "--folder", tmp_path / "run"],
-            env=os.environ | compiled | {"PYTHONPATH": paths, "JAX_ENABLE_X64": "0"},
+            env=os.environ | {"PYTHONPATH": paths, "JAX_ENABLE_X64": "0"},
             capture_output=True, text=True, timeout=290)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)

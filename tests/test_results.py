@@ -120,7 +120,7 @@ def test_the_orderings_of_the_comparison():
 
 def test_what_the_priors_of_the_compared_methods_gained():
     gains = told("With the prior that it had before .first row. the published form left # times as "
-                 "much, EM of the variance # times; no prior makes")
+                 "much, EM of the variance # times. With none")
     runs = result("tuning")["runs"]
     for gain, method in zip(gains, ("published", "scalar_em_variance"), strict=True):
         errors = [run["geometric_mean_nm"] for run in runs if run["method"] == method]
@@ -222,8 +222,14 @@ def test_no_run_with_faults_broke_anything():
         assert unnamed.pop(name, (0, there)) == (there - counts["named"], there), name
     assert not unnamed
     wrongly = {name: counts.get("wrongly") for name, counts in made["summary"]["by_fault"].items()}
-    said(told(r"Named where it was not: # times .*?; # times a knob .*?; # times a limit, by an"),
-         [wrongly["drift"], wrongly["stuck knob"], wrongly["narrow limits"]])
+    numbers = told(r"Named where it was not: # times .*?; # times a knob .*?; # times a limit, .*?; "
+                   r"# times an area .*?; # times gains; # times a turned camera, # times a dead "
+                   r"knob, once hysteresis, once a wrong energy")
+    said(numbers, [wrongly[name] for name in (
+        "drift", "stuck knob", "narrow limits", "bad specimen", "gains", "camera turned",
+        "dead knob")])
+    assert wrongly["hysteresis"] == wrongly["wrong energy"] == 1
+    assert wrongly["wrong semi-angle"] == wrongly["wrong pixel"] == wrongly["failing call"] == 0
 
 
 @pytest.mark.parametrize("name", ["reality", "multislice"])

@@ -52,9 +52,8 @@ class CeosCorrector:
         self._address, self._timeout, self._flip = (host, port), timeout_s, flip_imaginary
         self._not_begun = frozenset(not_begun)
         self._place, self._number, self._rest, self._deadline = f"{host}:{port}", 0, b"", 0.0
-        self._socket, self._closed = None, False
+        self._socket, self._closed, self.info = None, False, None
         self._connect()
-        self._greet()
 
     def _connect(self):
         try:
@@ -63,13 +62,8 @@ class CeosCorrector:
             raise NotDoneError(f"no corrector answers at {self._place} ({error}): check the "
                                f"address, and that its RPC server is running") from error
         self._rest = b""
-
-    def _greet(self):
-        """Ask what it is, so that another service is known for one before it is to move."""
-        try:
+        try:  # what it is, so that another service is known for one before anything is to move
             self.info = self._exchange("getInfo", {}, self._timeout).get("result")
-        except NotDoneError:
-            raise
         except InstrumentError as error:
             raise NotDoneError(f"what listens at {self._place} does not answer as a corrector "
                                f"does: check the address ({error.__cause__})") from error
@@ -113,24 +107,24 @@ class CeosCorrector:
 
     def _ask(self, method, params, seconds):
         """The result of a method; an error where the corrector answers with one."""
+        if self._closed:
+            raise NotDoneError(f"the connection to {self._place} was closed: make another")
+        if self._socket is None or self._left():
+            self._hang_up()
+            self._connect()
         answer = self._exchange(method, params, seconds)
         if (told := answer.get("error")) is None:
             return answer["result"]
         words, code = told, None
         if isinstance(told, dict):
             words, code = told.get("message", told), told.get("code")
-        said = f"the corrector at {self._place} refused {method}: {words}"
-        if code in self._not_begun:
-            raise NotDoneError(said)
-        raise InstrumentError(f"{said}; whether some of it was done is not known")
+        if isinstance(code, int) and code in self._not_begun:
+            raise NotDoneError(f"the corrector at {self._place} refused {method}: {words}")
+        raise InstrumentError(f"the corrector at {self._place} answered {method} with an error: "
+                              f"{words}; whether some of it was done is not known")
 
     def _exchange(self, method, params, seconds) -> dict:
-        """The answer to a request, with a result or an error."""
-        if self._closed:
-            raise NotDoneError(f"the connection to {self._place} was closed: make another")
-        if self._socket is None or self._left():
-            self._hang_up()
-            self._connect()
+        """The answer to a request over the connection, with a result or an error."""
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
         try:
