@@ -222,7 +222,7 @@ def test_no_run_with_faults_broke_anything():
         assert unnamed.pop(name, (0, there)) == (there - counts["named"], there), name
     assert not unnamed
     wrongly = {name: counts.get("wrongly") for name, counts in made["summary"]["by_fault"].items()}
-    numbers = told(r"Named where it was not: # times .*?; # times a knob .*?; # times a limit, .*?; "
+    numbers = told(r"Named where it was not: # times .*?; # times a knob .*?; # times a limit.*?; "
                    r"# times an area .*?; # times gains; # times a turned camera, # times a dead "
                    r"knob, once hysteresis, once a wrong energy")
     said(numbers, [wrongly[name] for name in (
