@@ -115,7 +115,7 @@ def markdown(made) -> str:
                      ", ".join(f"{value:.1f}" for value in by_case)))
     head = ("method", *NAMES, "geometric mean (nm)", "median (nm), narrow and wide steps")
     return "\n\n".join([
-        "In bold the prior that the comparison uses. " + f"{made['instruments']} instruments, "
+        "In bold the prior that is in use. " + f"{made['instruments']} instruments, "
         f"seeds {FIRST_SEED} to {FIRST_SEED + made['instruments'] - 1}, {FRAMES} frames each.",
         provenance.markdown(head, rows), provenance.source(made)])
 
