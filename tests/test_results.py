@@ -210,6 +210,8 @@ def test_no_run_with_faults_broke_anything():
     assert made["summary"]["runs"] == len(made["runs"]) == int(runs)
     assert made["summary"]["tuned"] == made["summary"]["tuned_inside"] == int(inside)
     assert made["summary"]["holds"] and not any(run["broken"] for run in made["runs"])
+    assert told(r"Of # closed loops with faults drawn .*?, # say \"tuned\", and all", README) == (
+        runs, inside)
     told("These are .*? says at least 92 % with 95 % confidence")
     assert 0.92 < 0.05 ** (1 / int(inside)) < 0.93
     page = (ROOT / "docs" / "results.md").read_text().partition("Not named in the reason:")[2]
