@@ -555,7 +555,7 @@ def test_what_the_instrument_does_besides_is_told(refined, series, widen, told):
         problem=widen(found.problem))
     assert told in answer(wider).message
     seldom = alone._replace(solutions=(best._replace(drifts=0.4),))
-    assert "drift" not in answer(seldom).message
+    assert "a drift, " not in answer(seldom).message
     asked = answer(wider, asked=True).message  # no finding then
     assert "do not act as told" not in asked and told.split(": ")[-1] in asked
 

@@ -178,15 +178,20 @@ def test_reports():
     assert min(told.values()) > REPORTS / 20 and exact > REPORTS / 6, (told, exact)
 
 
+GREETING = netstring(b'{"jsonrpc": "2.0", "id": 1, "result": {"type": "DCOR"}}')
+
+
 @pytest.fixture
 def parrot():
-    """A server that answers every connection's request with what it is given, then is silent."""
+    """A server that says what it is on every connection, answers the next request with what it is
+    given, then is silent."""
     listener, answers, threads = socket.create_server(("127.0.0.1", 0)), [], []
 
     def talk(connection, answer):
         with connection, suppress(OSError):  # the other side may be gone before it is answered
-            connection.recv(65536)
-            connection.sendall(answer)
+            for said in (GREETING, answer):
+                connection.recv(65536)
+                connection.sendall(said)
             if not answer.endswith(b"\0"):
                 connection.recv(1)  # until the other side gives up
 
@@ -211,15 +216,15 @@ def test_netstrings(parrot):
     undamaged is refused."""
     port, answers = parrot
     random, told = np.random.default_rng(2), {"read": 0, "refused": 0}
-    whole = netstring(json.dumps({"jsonrpc": "2.0", "id": 1, "result": [1.5e-9]}).encode())
+    whole = netstring(json.dumps({"jsonrpc": "2.0", "id": 2, "result": [1.5e-9]}).encode())
     answers.append(whole)
     with CeosCorrector("127.0.0.1", port, timeout_s=10.0) as corrector:
-        assert corrector.call("getInfo") == [1.5e-9]
+        assert corrector.call("measureC1A1") == [1.5e-9]
     for _ in range(NETSTRINGS):
         answers.append(damaged(whole, random))
         with CeosCorrector("127.0.0.1", port, timeout_s=0.1) as corrector:
             try:
-                found = corrector.call("getInfo")
+                found = corrector.call("measureC1A1")
             except InstrumentError as error:
                 assert "\n" not in str(error)
                 told["refused"] += 1
