@@ -139,7 +139,8 @@ def others():
     """Series with what no loop of these sessions has."""
     return {"drift": recorded({"drift_nm": [1.0, -0.7, 0.4]}),
             "hysteresis": recorded(hysteresis=0.12),
-            "pixel": recorded(told={"pixel_mrad": 1.08})}
+            "pixel": recorded(told={"pixel_mrad": 1.08}),
+            "angle": recorded(told={"semi_angle_mrad": 1.1})}
 
 
 def main():

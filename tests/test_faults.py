@@ -79,11 +79,12 @@ def test_frames_of_what_can_be_wrong_with_an_area_and_a_run_that_is_killed(sessi
 
 
 def test_series_with_what_no_loop_here_has(session):
-    """A drift, a pixel that is told wrong: named, and the setting that tunes is right. Hysteresis
-    is named, leaves some of what there was, and is no answer by its widths."""
+    """A drift, a pixel or a semi-angle that is told wrong: named, and the setting that tunes is
+    right. Hysteresis is named, leaves some of what there was, and is no answer by its widths."""
     told = session("others")["others"]
     for case, words in {
             "drift": "a drift, ", "pixel": "the aperture's image has a radius of",
+            "angle": "by the knobs' steps they are 19.",
             "hysteresis": "of each move does not arrive"}.items():
         one = told[case]
         assert one["converged"] == (case != "hysteresis"), (case, one)
