@@ -8,11 +8,10 @@ residuals are drawn, its aperture and pixel are off nominal; ``--gain-error`` an
 the knobs act not as told. Three knobs: C10, C12 hidden within +-200 nm; seven: within +-150 nm, C21
 and C23 within +-1000 nm. Methods that take a series all get the same one (`random_steps`) and are
 asked after some of its frames; Bayesian optimisation chooses its own. "wide" is three knobs turned
-by `STEPS_NM` instead, so that a series reaches both sides of the tuned state, for the methods that
-take one. The error is what the answer
-leaves of the knobs' aberrations when it is applied, gains and drift included: root mean square over
-C10, C12a and C12b in nm, and over all knobs in pi/4 limits. The series of ``shared/reality`` are
-given to the methods that take series.
+by more, `STEPS_NM`, so that a series reaches both sides of the tuned state, for the methods that
+take one. The error is what the answer leaves of the knobs' aberrations when it is applied, gains
+and drift included: root mean square over C10, C12a and C12b in nm, and over all knobs in pi/4
+limits. The series of ``shared/reality`` are given to the methods that take series.
 
 Every run is kept as soon as it ends, so that an interrupted call goes on. Writes
 ``benchmarks/results/comparison.json``, ``docs/comparison.svg`` and the tables in

@@ -1,8 +1,8 @@
 """The jaxcal command: arguments in, tables and files out.
 
 Exit status 0 where every series was answered, also with "not converged"; 2 with one line on
-stderr for each input that cannot be used; 1 for a fault of jaxcal itself.  JAX is imported only
-once the input has been read.
+stderr for each input that cannot be used, a microscope that refuses or fails its check among them;
+1 for a fault of jaxcal itself.  JAX is imported only once the input has been read.
 """
 
 import os

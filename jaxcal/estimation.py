@@ -99,11 +99,11 @@ def estimate(series: Series, model: models.Model | None = None, *, seed: int = 0
                        message, None if fraction is None else 0.2 + 0.8 * fraction))
     if answer.converged and answer.refinement and doubted(answer, len(series)):
         told, found = acting(observations, series, model, report)
-        answer = _by_what_frames_say(answer, found, observations, series, model, report)
         # what does not arrive is the same share of each move, which no width of misses allows for
         if diagnosis.otherwise(found, answer.actuator) or (found and found.lag):
             answer = _open(answer, "; ".join(told))
         else:
+            answer = _by_what_frames_say(answer, found, observations, series, model, report)
             answer = replace(answer, message="; ".join([answer.message, *told]))
     return replace(answer, seconds=time.perf_counter() - start)
 
@@ -112,9 +112,11 @@ def _by_what_frames_say(answer: Estimate, found, observations, series: Series, m
                         report) -> Estimate:
     """The answer, or that of a climb from how the knobs act by the frames one by one, where that is
     another and its top is the higher: far from told, the actuator matrix has more tops than one."""
-    if (found is None or found.lag or np.mean(found.fits) <= 0.5
-            or np.any(np.abs(np.diag(found.actuator) - 1) > DISBELIEVED)
-            or np.all(np.abs(found.actuator - answer.actuator) < np.maximum(NEAR, 3 * found.sd))):
+    if found is None or np.mean(found.fits) <= 0.5:
+        return answer
+    apart = np.abs(found.actuator - answer.actuator) > np.maximum(NEAR, 3 * found.sd)
+    far = np.abs(np.diag(found.actuator) - 1) > DISBELIEVED
+    if not np.any(apart) or np.any(far):
         return answer
     report("fitting the spectra, from how the knobs act by the frames one by one", 0.95)
     frames = basins.look(observations, series, model)

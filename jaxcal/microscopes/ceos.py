@@ -137,7 +137,8 @@ class CeosCorrector:
             raise InstrumentError(
                 f"the corrector at {self._place} gave no answer to {method} that can be "
                 f"understood ({error}): whether it was done is not known, look at the corrector"
-                ) from error
+            ) from error
+
     def measure_c1a1(self) -> dict[str, float]:
         """C10 and C12, {name: nm}, as the corrector measures them itself.
 
